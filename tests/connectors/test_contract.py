@@ -1,0 +1,171 @@
+"""The contract that every connector keeps, over every rig of every registered kind."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+import connectors.retry
+from connectors.errors import ConnectorError
+from connectors.registry import DIRECTORIES, INTEGRATIONS, load
+from connectors.values import Principal, Resource
+from tests.connectors.rig import RECOVERS, Fault, Rig, keys_of
+
+HERE = Path(__file__).parent
+KINDS = [("integration", kind) for kind in INTEGRATIONS] + [("directory", kind) for kind in DIRECTORIES]
+
+
+def rigs(role: str, kind: str) -> list[Rig]:
+    """The rigs of a kind; none if nobody wrote them, which `test_every_kind_has_a_rig` reports."""
+    path = HERE / "rigs" / f"{kind}.py"
+    name = f"tests.connectors.rigs.{kind}"
+    if not path.exists():
+        return []
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec and spec.loader
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+    return [rig for rig in sys.modules[name].RIGS if rig.role == role]
+
+
+RIGS = [rig for role, kind in KINDS for rig in rigs(role, kind)]
+
+
+def name_of(rig: Rig) -> str:
+    return "-".join(x for x in (rig.role, rig.kind, rig.name) if x)
+
+
+@pytest.fixture(scope="module")
+def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
+    rig: Rig = request.param
+    if rig.missing:
+        pytest.skip(rig.missing)
+    with rig.running():
+        yield rig
+
+
+every_rig = pytest.mark.parametrize("rig", RIGS, ids=name_of, indirect=True)
+
+
+@pytest.mark.parametrize(("role", "kind"), KINDS)
+def test_every_kind_has_a_rig(role: str, kind: str) -> None:
+    """No connector escapes this suite."""
+    assert rigs(role, kind), f'write tests/connectors/rigs/{kind}.py with a rig for the {role} "{kind}"'
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    waits: list[float] = []
+    monkeypatch.setattr(connectors.retry, "sleep", waits.append)
+    return waits
+
+
+def read_all(rig: Rig, **changes: object) -> list[str]:
+    connector = rig.connector(**changes)
+    try:
+        return [key for scope in connector.scopes() for record in connector.read(scope) for key in keys_of(record)]
+    finally:
+        connector.close()
+
+
+@every_rig
+def test_reads_every_record_there_is(rig: Rig) -> None:
+    """Every page is read: what comes back is what the rig holds, to the last record and its content."""
+    found = set(read_all(rig))
+    expected = rig.expected()
+    assert len(expected) >= 3
+    assert sorted(expected - found) == [], "not read"
+    assert sorted(found - expected) == [], "made up"
+
+
+@every_rig
+def test_ids_are_unique_in_a_scope(rig: Rig) -> None:
+    """No id comes twice from one scope."""
+    connector = rig.connector()
+    for scope in connector.scopes():
+        ids = Counter(
+            r.id if isinstance(r, Resource) else r.ref
+            for r in connector.read(scope)
+            if isinstance(r, Resource | Principal)
+        )
+        assert [x for x, n in ids.items() if n > 1] == []
+    connector.close()
+
+
+@every_rig
+def test_a_second_read_says_the_same(rig: Rig) -> None:
+    """Reading changes nothing, and keeps nothing that would change the next read."""
+    assert sorted(read_all(rig)) == sorted(read_all(rig))
+
+
+@pytest.mark.parametrize(
+    ("rig", "fault"),
+    [pytest.param(rig, fault, id=f"{name_of(rig)}-{fault.name.lower()}") for rig in RIGS for fault in rig.faults],
+    indirect=["rig"],
+)
+@pytest.mark.parametrize("where", ["first", "middle", "last"])
+def test_a_fault_raises_and_never_shortens(rig: Rig, fault: Fault, where: str) -> None:
+    """A fault on any page ends in the scope's error of the right type, or, where it passes, in the whole list."""
+    page = {"first": 1, "middle": (rig.pages + 1) // 2, "last": rig.pages}[where]
+    with rig.inject(fault, page):
+        if fault in RECOVERS:
+            assert set(read_all(rig)) == rig.expected()
+            return
+        with pytest.raises(ConnectorError) as caught:
+            read_all(rig)
+    assert isinstance(caught.value, rig.faults[fault]), repr(caught.value)
+    assert caught.value.message
+    assert set(read_all(rig)) == rig.expected(), "the rig did not recover"
+
+
+@pytest.mark.parametrize("rig", [r for r in RIGS if r.kind not in {"file", "terraform"}], ids=name_of)
+def test_a_rig_with_credentials_denies_them(rig: Rig) -> None:
+    """A rig that has credentials has faults that refuse them and that find them lacking."""
+    assert {Fault.UNAUTHENTICATED, Fault.FORBIDDEN} <= rig.faults.keys()
+
+
+@every_rig
+def test_unknown_options_are_refused(rig: Rig) -> None:
+    """An option that the connector does not know is an error, not a silence."""
+    with pytest.raises(ValidationError, match="nosuchoption"):
+        rig.connector(nosuchoption=1)
+
+
+@every_rig
+def test_check_finds_nothing_wrong(rig: Rig) -> None:
+    """`ownerd check` is content with good credentials."""
+    connector = rig.connector()
+    checks = list(connector.check())
+    connector.close()
+    assert checks
+    assert [c for c in checks if not c.ok] == []
+
+
+@pytest.mark.parametrize(("role", "kind"), KINDS)
+def test_importing_a_connector_imports_no_sdk(role: str, kind: str) -> None:
+    """The daemon imports connectors to check their options; the SDK comes only with a run."""
+    entry = (INTEGRATIONS if role == "integration" else DIRECTORIES)[kind]
+    code = (
+        f"import sys; from connectors.registry import load, {role.upper().replace('Y', 'IE')}S as kinds; "
+        f"load(kinds[{kind!r}]); print(sorted(set({entry.sdk!r}) & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("role", "kind"), KINDS)
+def test_every_kind_has_its_page_in_the_docs(role: str, kind: str) -> None:
+    """docs/connectors/KIND.md exists and names every option."""
+    page = (HERE.parents[1] / "docs" / "connectors" / f"{kind}.md").read_text()
+    entry = (INTEGRATIONS if role == "integration" else DIRECTORIES)[kind]
+    for option in load(entry).Options.model_fields:
+        assert f"`{option}`" in page, option
