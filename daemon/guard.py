@@ -1,0 +1,89 @@
+"""Whether a snapshot is plausible. Pure: counts in, what is wrong out.
+
+An API that errs often errs by returning less. What would empty a scope, or take away or re-own more than a set
+share at once, is held for a person to look at; the old rows stay, and age.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+COUNTED_FROM = 10
+"""Rows from which shares are counted: of fewer, a share says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The `[guard]` table: shares from 0 to 1."""
+
+    max_removed: float
+    max_owner_changes: float
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeChange:
+    """What merging a snapshot would do to one scope: rows before, and rows that would go.
+
+    `members` and `members_removed` are a directory's memberships; zero for integrations.
+    """
+
+    scope: str
+    rows: int
+    removed: int
+    members: int = 0
+    members_removed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerChange:
+    """What a publish would do to one integration: rows that have an owner before and after, and those re-owned."""
+
+    integration: str
+    rows: int
+    changed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Implausible:
+    """A change that is held. `subject` is a scope's or an integration's name."""
+
+    subject: str
+    why: str
+
+
+class Emptied(Implausible):
+    """All rows of a scope would go."""
+
+
+class TooMuchRemoved(Implausible):
+    """More than `max_removed` of a scope's rows would go."""
+
+
+class TooManyOwnerChanges(Implausible):
+    """More than `max_owner_changes` of an integration's rows would get other owners."""
+
+
+def judge_scopes(changes: Iterable[ScopeChange], limits: Limits) -> Iterator[Implausible]:
+    """Each scope that is implausible, once."""
+    for change in changes:
+        if change.rows and change.removed >= change.rows:
+            yield Emptied(change.scope, f"all {change.rows} rows would go")
+        elif change.members >= COUNTED_FROM and change.members_removed >= change.members:
+            yield Emptied(change.scope, f"all {change.members} memberships would go")
+        elif change.rows >= COUNTED_FROM and change.removed / change.rows > limits.max_removed:
+            share = _share(change.removed, change.rows, limits.max_removed)
+            yield TooMuchRemoved(change.scope, f"{change.removed} of {change.rows} rows would go ({share})")
+
+
+def judge_owners(changes: Iterable[OwnerChange], limits: Limits) -> Iterator[Implausible]:
+    """Each integration whose owners change implausibly, once."""
+    for change in changes:
+        if change.rows >= COUNTED_FROM and change.changed / change.rows > limits.max_owner_changes:
+            share = _share(change.changed, change.rows, limits.max_owner_changes)
+            why = f"{change.changed} of {change.rows} rows would get other owners ({share})"
+            yield TooManyOwnerChanges(change.integration, why)
+
+
+def _share(part: int, whole: int, limit: float) -> str:
+    return f"{part / whole:.0%}; the limit is {limit:.0%}"
