@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from connectors.options import Options
-from connectors.values import Record
+from connectors.values import Kind, Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,12 @@ class Connector(ABC):
 
     Options: ClassVar[type[Options]] = Options
     """The model of this connector's own options."""
+
+    kinds: frozenset[Kind] = frozenset(Kind)
+    """Directories: the kinds of principal that own by the configuration. What serves only others need not be read.
+
+    Set before `scopes` is called. Users are always wanted: they are what makes a group active.
+    """
 
     @abstractmethod
     def scopes(self) -> Iterable[str]:

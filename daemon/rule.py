@@ -99,8 +99,8 @@ class Candidate:
 class Directories(Protocol):
     """What the rule asks of the directories."""
 
-    def synced(self, directory: str) -> bool:
-        """Whether it has been read whole at least once."""
+    def synced(self, directory: str, kind: Kind) -> bool:
+        """Whether the directory's principals of `kind` have been read whole at least once."""
         ...
 
     def candidates(self, directory: str, kind: Kind, field: str, value: str) -> Sequence[Candidate]:
@@ -158,7 +158,7 @@ def judge(claim: Claim, rule: Rule, directories: Directories) -> Verdict:
     value = claim.value.strip()
     if not value:
         return _nobody(Reason.TAG_EMPTY, "")
-    if not directories.synced(rule.directory):
+    if not directories.synced(rule.directory, rule.kind):
         return Verdict(reason=Reason.DIRECTORY_NEVER_SYNCED)
     whole = name_principals(value, rule, directories)
     parts = tuple(parts_of(value, rule.split))
@@ -241,7 +241,7 @@ def judge_fallback(rules: Sequence[tuple[Rule, Sequence[str]]], directories: Dir
 
     While any of the directories is unread the answer is not known: part of the owners would be a wrong answer.
     """
-    if not all(directories.synced(rule.directory) for rule, _ in rules):
+    if not all(directories.synced(rule.directory, rule.kind) for rule, _ in rules):
         return Verdict(reason=Reason.DIRECTORY_NEVER_SYNCED)
     owners: dict[Owner, None] = {}
     findings = []

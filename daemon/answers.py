@@ -1,0 +1,47 @@
+"""The bytes of an answer. Pure.
+
+An answer is a head, rendered when the row changes, and a tail of ages, which belong to the sources and are put in when
+it is read. The head ends after `changed_at`; `tail` is the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from daemon.rule import Owner, Reason
+from daemon.text import json_text
+
+
+def rfc3339(at: float | None) -> str | None:
+    """Seconds since the epoch as `2026-11-23T08:00:00Z`; fractions are cut off."""
+    return None if at is None else datetime.fromtimestamp(int(at), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def outcome_fragment(owners: Sequence[Owner], source: str, *, fallback: bool, reason: Reason | None) -> str:
+    """The members of an answer that many rows share, without braces."""
+    who = [{"kind": o.kind, "directory": o.directory, "id": o.id, "name": o.name} for o in owners]
+    return json_text({"owners": who, "source": source, "fallback": fallback, "reason": reason})[1:-1]
+
+
+def answer_head(
+    resource: tuple[str, str, str, str, str | None],
+    outcome: str,
+    tag: tuple[str, str, str] | None,
+    changed_at: float,
+) -> bytes:
+    """All of an answer but its tail.
+
+    `resource`: id, integration, type, name, parent. `outcome`: an `outcome_fragment`. `tag`: key, value, and the id
+    of the resource that has it.
+    """
+    rid, integration, kind, name, parent = resource
+    told = json_text({"id": rid, "integration": integration, "type": kind, "name": name, "parent": parent})
+    shown = "null" if tag is None else json_text({"key": tag[0], "value": tag[1], "resource": tag[2]})
+    return f'{{"resource":{told},{outcome},"tag":{shown},"changed_at":"{rfc3339(changed_at)}"'.encode()
+
+
+def answer_tail(resource_seen_at: float | None, owners_seen_at: float | None, *, stale: bool) -> bytes:
+    """The ages, and the closing brace."""
+    told = {"resource_seen_at": rfc3339(resource_seen_at), "owners_seen_at": rfc3339(owners_seen_at), "stale": stale}
+    return f",{json_text(told)[1:]}".encode()

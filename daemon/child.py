@@ -1,0 +1,125 @@
+"""The child process of one run: reads one source into a spool file, or checks it, and ends.
+
+A job comes as one JSON line on standard input, progress goes out as JSON lines on standard output. SDKs, secrets,
+crashes, hangs and leaks stay in here. When the poller dies, so does its child.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from config.secrets import resolve
+from config.settings import ROLES, Role
+from connectors.contract import Connector
+from connectors.errors import ConnectorError
+from connectors.registry import load, sdk_needed
+from connectors.values import Kind
+from daemon.spool import SpoolWriter, describe
+
+EVERY = 1000
+"""Records between two lines of progress."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to do. `spool` is empty for a check."""
+
+    name: str
+    role: Role
+    connector: str
+    options: dict[str, Any]
+    kinds: list[str]
+    spool: str = ""
+
+    def to_json(self) -> bytes:
+        """One line."""
+        return orjson.dumps(asdict(self), default=str) + b"\n"
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its parent ends: prctl(2), PR_SET_PDEATHSIG."""
+    ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before the call
+        os._exit(1)
+
+
+def build(job: Job) -> Connector:
+    """The job's connector, with its secrets. ConnectorError says what is missing."""
+    cls = load(ROLES[job.role][job.connector])
+    options = cls.Options.model_validate(job.options)
+    resolve(options)
+    connector: Connector = cls(options)  # type: ignore[call-arg]  # each connector takes its own options
+    connector.kinds = frozenset(Kind(kind) for kind in job.kinds)
+    return connector
+
+
+def read(job: Job, connector: Connector, spool: SpoolWriter) -> Iterator[dict[str, Any]]:
+    """Read every scope; a scope that fails does not keep the others from being read."""
+    for scope in list(connector.scopes()):
+        yield {"scope": scope, "rows": 0}
+        try:
+            with spool.scope(scope), sdk_needed(job.connector, ROLES[job.role][job.connector]):
+                told = 0
+                for record in connector.read(scope):
+                    spool.add(record)
+                    if spool.count >= told + EVERY:
+                        told = spool.count
+                        yield {"scope": scope, "rows": told}
+        except Exception as error:  # noqa: BLE001  # an SDK may raise anything; the scope has failed, and says why
+            yield {"scope": scope, "error": describe(error)}
+        else:
+            yield {"scope": scope, "rows": spool.count, "done": True}
+
+
+def _run(job: Job) -> Iterator[dict[str, Any]]:
+    spool = SpoolWriter(Path(job.spool))
+    error: Exception | None = None
+    try:
+        with sdk_needed(job.connector, ROLES[job.role][job.connector]):
+            connector = build(job)
+            try:
+                yield from read(job, connector, spool)
+            finally:
+                connector.close()
+    except Exception as caught:  # noqa: BLE001  # as above, for the source as a whole
+        error = caught
+    spool.finish(job.kinds, error)
+
+
+def _check(job: Job) -> Iterator[dict[str, Any]]:
+    try:
+        with sdk_needed(job.connector, ROLES[job.role][job.connector]):
+            connector = build(job)
+            try:
+                for check in connector.check():
+                    yield asdict(check)
+            finally:
+                connector.close()
+    except Exception as error:  # noqa: BLE001  # as above
+        told = describe(error)
+        what = "connect" if isinstance(error, ConnectorError) else "check"
+        yield {"what": what, "ok": False, "detail": told["message"], "remedy": told["remedy"]}
+
+
+def main() -> int:
+    """Do the job on standard input."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to the whole group; the poller decides
+    job = Job(**orjson.loads(sys.stdin.buffer.readline()))
+    die_with_parent(int(sys.argv[1]))
+    for event in _run(job) if job.spool else _check(job):
+        sys.stdout.buffer.write(orjson.dumps(event) + b"\n")
+        sys.stdout.buffer.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

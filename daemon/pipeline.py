@@ -1,0 +1,298 @@
+"""The way of the data: spool ─► guard ─► merge ─► resolve ─► publish, in one transaction.
+
+`Store.run` is the design's steps in their order. Whoever reads the database sees the generation before or the one
+after, never a mixture.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from config.settings import Configured, Integration, Settings
+from daemon import drift
+from daemon.errors import DatabaseUnusable
+from daemon.guard import Implausible, Limits, OwnerChange, judge_owners, judge_scopes
+from daemon.rule import Rule
+from daemon.rules import Rules
+from daemon.store import claims, directory, findings, merge, publish, sources
+from daemon.store.claims import Claims
+from daemon.store.directory import SqlDirectories
+from daemon.store.findings import Transition
+from daemon.store.merge import Counts
+from daemon.store.outcomes import Outcomes
+from daemon.store.schema import WriterLock, open_writer
+
+
+@dataclass(slots=True)
+class Report:
+    """How one run ended. `state`: ok, partial (some scopes failed), failed, or held."""
+
+    source: str
+    state: str
+    rows: int = 0
+    counts: Counts = field(default_factory=Counts)
+    owner_changes: int = 0
+    transitions: list[Transition] = field(default_factory=list)
+    errors: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By scope; the scope "" is the source itself."""
+    held: list[Implausible] = field(default_factory=list)
+    released: bool = False
+    """A snapshot that was held before has been replaced by a good one."""
+    retry_after: float | None = None
+
+
+class _Held(Exception):
+    """Unrolls a publish that would re-own too much."""
+
+    def __init__(self, why: Sequence[Implausible]) -> None:
+        super().__init__()
+        self.why = list(why)
+
+
+class Store:
+    """The one writer of a state directory. Holds its lock until closed."""
+
+    def __init__(self, state_directory: Path, *, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._lock = WriterLock(state_directory)
+        self.path = state_directory / "ownerd.db"
+        self.spool = state_directory / "spool"
+        self.held = state_directory / "held"
+        self._limits = Limits(0.2, 0.2)
+        try:
+            for folder in (self.spool, self.held):
+                folder.mkdir(exist_ok=True, mode=0o700)
+            self._db = open_writer(self.path)
+        except OSError as error:
+            self._lock.close()
+            raise DatabaseUnusable(state_directory, error.strerror or str(error)) from error
+        except BaseException:
+            self._lock.close()
+            raise
+        merge.prepare(self._db)
+
+    def close(self) -> None:
+        """Let the database and its lock go."""
+        self._db.close()
+        self._lock.close()
+
+    # --- configuration ----------------------------------------------------------------------------------------------
+
+    def configure(self, settings: Settings) -> list[Transition]:
+        """Make the database serve what `settings` say. What rules have changed is resolved anew from what is stored."""
+        self._limits = Limits(settings.guard.max_removed, settings.guard.max_owner_changes)
+        rules = {name: rules_of(integration) for name, integration in settings.integrations.items()}
+        used = {use for r in rules.values() for use in r.used()}
+        now = self._clock()
+        with self._transaction():
+            wanted = [_source_row(s, rules, used) for s in settings.sources]
+            for source, name, role in sources.vanished(self._db, wanted):
+                if role == "integration":
+                    self._forget_integration(source, name, now)
+                else:
+                    merge.delete_principals(self._db, source)
+                sources.delete(self._db, source)
+                self._release(name)
+            changed = sources.configure(self._db, wanted)
+            for source in changed.rematch:
+                directory.index_all(self._db, source)
+            for source in changed.reresolve:
+                claims.forget(self._db, source)
+            _, transitions = self._resolve_and_publish(changed.reresolve, now)
+        return transitions
+
+    def _forget_integration(self, source: int, name: str, now: float) -> None:
+        merge.gone_resources(self._db, source)
+        publish.retract(self._db, source, now=now)
+        claims.forget(self._db, source)
+        merge.delete_gone(self._db, source)
+        findings.resolve_all(self._db, name, now=now)
+        merge.clear(self._db)
+
+    # --- a run ------------------------------------------------------------------------------------------------------
+
+    def run(self, name: str, spool: Path, *, accept: bool = False) -> Report:
+        """Merge what a child has spooled. With `accept` the guard does not judge it."""
+        with self._attached(spool):
+            failed = self._db.execute("SELECT error FROM spool.run").fetchone()
+            if failed is None or failed[0] is not None:
+                error = orjson.loads(failed[0]) if failed else _CUT_SHORT
+                return self.fail(name, error)
+            try:
+                return self._merge(name, spool, accept=accept)
+            except _Held as held:
+                return self._hold_all(name, spool, held.why)
+
+    def fail(self, name: str, error: dict[str, Any]) -> Report:
+        """Record a run that yielded nothing."""
+        with self._transaction():
+            sources.mark_failed(self._db, sources.source_id(self._db, name), now=self._clock(), error=error)
+        return Report(name, "failed", errors={"": error}, retry_after=error.get("retry_after"))
+
+    def _merge(self, name: str, spool: Path, *, accept: bool) -> Report:
+        db, now = self._db, self._clock()
+        with self._transaction():
+            source, role = db.execute("SELECT id, role FROM source WHERE name = ?", (name,)).fetchone()
+            integration = role == "integration"
+            sources.ensure_scopes(db, source)
+            merge.plan_scopes(db, source)
+            plan = merge.plan_resources if integration else merge.plan_principals
+            held = [] if accept else list(judge_scopes(plan(db, source), self._limits))
+            if accept:
+                plan(db, source)
+            merge.withhold(db, [h.subject for h in held])
+            if integration:
+                counts = merge.apply_resources(db, source)
+                publish.retract(db, source, now=now)
+                merge.delete_gone(db, source)
+            else:
+                counts = merge.apply_principals(db, source)
+                directory.touch_reports(db, source)
+                directory.touch_terms(db, source)
+                directory.index_touched(db, source)
+                directory.touch_terms(db, source)
+            sources.mark_scopes(db, source, [h.subject for h in held])
+            if not integration and sources.mark_synced(db, source):
+                directory.touch_everything(db, source)
+            before = publish.rows_by_integration(db)
+            published, transitions = self._resolve_and_publish([source] if integration else [], now)
+            if not accept:
+                changes = [OwnerChange(n, before.get(n, 0), c) for n, c in published.reowned.items()]
+                if too_many := list(judge_owners(changes, self._limits)):
+                    raise _Held(too_many)
+            report = self._report(name, source, now, held)
+            if held:
+                self._keep(name, spool, held, now)
+        if not held:
+            report.released = self._release(name)
+        report.counts, report.owner_changes, report.transitions = counts, published.changes, transitions
+        return report
+
+    def _resolve_and_publish(self, dirty: Sequence[int], now: float) -> tuple[publish.Published, list[Transition]]:
+        """Resolve what the temporary tables name: resources of the integrations `dirty`, and claims of any."""
+        db = self._db
+        directories = SqlDirectories(db)
+        outcomes = Outcomes(db, directories)
+        for source in dirty:
+            Claims(db, source, directories, outcomes).assign()
+        concerned = db.execute(
+            "SELECT DISTINCT c.source_id FROM temp.dirty_claim d JOIN claim c ON c.id = d.claim_id ORDER BY 1"
+        ).fetchall()
+        for (source,) in concerned:
+            Claims(db, source, directories, outcomes).judge()
+        published = publish.publish(db, now=now)
+        claims.sweep(db)
+        return published, findings.refresh(db, now=now, suggest=drift.suggest)
+
+    def _report(self, name: str, source: int, now: float, held: Sequence[Implausible]) -> Report:
+        db = self._db
+        scopes = db.execute("SELECT name, state, rows, error FROM scope WHERE source_id = ?", (source,)).fetchall()
+        errors = {scope: orjson.loads(error) for scope, state, _, error in scopes if state == "failed" and error}
+        named = db.execute("SELECT count(*) FROM spool.scope").fetchone()[0]
+        state = "held" if held else "ok" if not errors else "failed" if len(errors) >= named else "partial"
+        first = next(iter(errors.items()), None)
+        sources.mark_source(
+            db,
+            source,
+            now=now,
+            state=state,
+            error={"scope": first[0], **first[1]} if first else None,
+            held=_told(held) if held else None,
+        )
+        waits = [e["retry_after"] for e in errors.values() if e.get("retry_after") is not None]
+        rows = sum(r for _, _, r, _ in scopes)
+        return Report(name, state, rows=rows, errors=errors, held=list(held), retry_after=max(waits, default=None))
+
+    # --- held snapshots ---------------------------------------------------------------------------------------------
+
+    def _hold_all(self, name: str, spool: Path, why: Sequence[Implausible]) -> Report:
+        now = self._clock()
+        with self._transaction():
+            source = sources.source_id(self._db, name)
+            self._keep(name, spool, why, now)
+            sources.mark_source(self._db, source, now=now, state="held", held=_told(why))
+        return Report(name, "held", held=list(why))
+
+    def _keep(self, name: str, spool: Path, why: Sequence[Implausible], now: float) -> None:
+        """Keep the spool. Before the commit, so that what is marked as held can be accepted."""
+        partial = self.held / f"{name}.db.partial"
+        shutil.copyfile(spool, partial)
+        partial.chmod(0o600)
+        partial.replace(self.held / f"{name}.db")
+        report = {"source": name, "at": now, **_told(why)}
+        (self.held / f"{name}.json").write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
+
+    def _release(self, name: str) -> bool:
+        found = (self.held / f"{name}.db").exists()
+        for suffix in (".db", ".json", ".db.partial"):
+            (self.held / f"{name}{suffix}").unlink(missing_ok=True)
+        return found
+
+    def accept(self, name: str) -> Report | None:
+        """Let the held snapshot of a source through; None if nothing is held."""
+        held = self.held / f"{name}.db"
+        if not held.exists():
+            return None
+        return self.run(name, held, accept=True)
+
+    # --- plumbing ---------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _attached(self, spool: Path) -> Iterator[None]:
+        self._db.execute("ATTACH ? AS spool", (str(spool),))
+        try:
+            yield
+        finally:
+            self._db.execute("DETACH spool")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            merge.clear(self._db)
+            yield
+            merge.clear(self._db)
+            self._db.execute("COMMIT")
+        except BaseException as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error):
+                raise DatabaseUnusable(self.path, str(error)) from error
+            raise
+
+
+_CUT_SHORT = {"code": "cut_short", "message": "the child process ended before its run was complete", "remedy": ""}
+
+
+def _told(held: Sequence[Implausible]) -> dict[str, Any]:
+    return {"why": [{"what": type(h).__name__, "subject": h.subject, "why": h.why} for h in held]}
+
+
+def rules_of(integration: Integration) -> Rules:
+    """An integration's settings, as the rule wants them."""
+    return Rules(
+        integration.inherit,
+        tuple(
+            Rule(r.key, r.directory, r.attribute, r.split, None if r.allowed is None else tuple(r.allowed))
+            for r in integration.resource_owner
+        ),
+        tuple((Rule((), o.directory, o.attribute), tuple(o.values)) for o in integration.integration_owner),
+    )
+
+
+def _source_row(source: Configured, rules: dict[str, Rules], used: set[tuple[str, Any, str]]) -> sources.SourceRow:
+    if source.role == "integration":
+        text = rules[source.name].to_json()
+    else:
+        text = orjson.dumps(sorted((str(k), f) for d, k, f in used if d == source.name)).decode()
+    it = source.settings
+    return sources.SourceRow(source.name, source.role, it.connector, it.interval, it.stale, source.entry.prefixes, text)

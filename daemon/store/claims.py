@@ -1,0 +1,276 @@
+"""Which tag speaks for which resource, and what each says. In the caller's transaction.
+
+Many resources share a claim, so the rule is asked once a claim. What a claim depends on (`term`) is kept, so that a
+change in a directory is followed to the claims it bears on, and from those to the rows, and no further.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+
+import orjson
+
+from connectors.values import Kind
+from daemon.matching import canonical
+from daemon.rule import Claim, Finding, Owner, Reason, Rule, Verdict, claim_of, judge, judge_fallback, parts_of
+from daemon.rules import Rules
+from daemon.store.directory import SqlDirectories
+from daemon.store.outcomes import Outcomes
+
+NO_TAG = -1
+INTEGRATION_OWNER = -2
+_CHUNK = 5000
+_CACHED = 100_000
+_LONGEST_CHAIN = 64
+
+
+class Claims:
+    """The claims of one integration, while one transaction lasts."""
+
+    def __init__(self, db: sqlite3.Connection, source: int, directories: SqlDirectories, outcomes: Outcomes) -> None:
+        self._db = db
+        self._source = source
+        self._directories = directories
+        self._outcomes = outcomes
+        row = db.execute("SELECT rules FROM source WHERE id = ?", (source,)).fetchone()
+        self._rules = Rules.from_json(row[0])
+        self._intern = lru_cache(_CACHED)(self._find_or_make)
+        self._ancestor = lru_cache(_CACHED)(self._read_ancestor)
+
+    # --- which tag speaks -------------------------------------------------------------------------------------------
+
+    def assign(self) -> None:
+        """Find the claim of every resource in `temp.dirty`, and of those below it that inherit; mark them to render."""
+        self._fallback_claim()
+        low = -1
+        while True:
+            rows = self._db.execute(
+                "SELECT r.id, r.key, r.tags, r.parent_key, r.claim_id, r.tagged_key FROM temp.dirty d"
+                " JOIN resource r ON r.id = d.resource_id WHERE d.resource_id > ? ORDER BY d.resource_id LIMIT ?",
+                (low, _CHUNK),
+            ).fetchall()
+            if not rows:
+                # Each round follows the heirs of the round before, until no row's tag has changed.
+                if not self._next_round():
+                    return
+                low = -1
+                continue
+            low = rows[-1][0]
+            self._assign_rows(rows)
+
+    def _assign_rows(self, rows: Iterable[tuple[int, str, str, str | None, int | None, str | None]]) -> None:
+        updates, moved = [], []
+        for resource_id, key, tags, parent_key, old_claim, old_tagged in rows:
+            own = claim_of(orjson.loads(tags), self._rules.resource_owner)
+            tagged: str | None = key
+            if own is None:
+                own, tagged = self._inherited(parent_key) if self._rules.inherit else (None, None)
+            claim = self._intern(own)
+            if (claim, tagged) != (old_claim, old_tagged):
+                updates.append((claim, tagged, resource_id))
+                moved.append((resource_id, old_claim))
+        self._db.executemany("UPDATE resource SET claim_id = ?, tagged_key = ? WHERE id = ?", updates)
+        self._db.executemany("INSERT OR IGNORE INTO temp.moved VALUES (?)", [(i,) for i, _ in moved])
+        self._db.executemany(
+            "INSERT OR IGNORE INTO temp.left_claim VALUES (?)", [(c,) for _, c in moved if c is not None]
+        )
+
+    def _next_round(self) -> bool:
+        self._db.execute("INSERT OR IGNORE INTO temp.render SELECT resource_id FROM temp.dirty")
+        self._db.execute("DELETE FROM temp.dirty")
+        if self._rules.inherit:
+            self._db.execute(
+                "INSERT OR IGNORE INTO temp.dirty SELECT c.id FROM temp.moved m JOIN resource r ON r.id = m.resource_id"
+                " JOIN resource c ON c.source_id = r.source_id AND c.parent_key = r.key"
+                " WHERE c.id NOT IN (SELECT resource_id FROM temp.render)"
+            )
+        self._db.execute("DELETE FROM temp.moved")
+        return bool(self._db.execute("SELECT EXISTS (SELECT 1 FROM temp.dirty)").fetchone()[0])
+
+    def _inherited(self, parent_key: str | None) -> tuple[Claim | None, str | None]:
+        seen: set[str] = set()
+        while parent_key is not None and parent_key not in seen and len(seen) < _LONGEST_CHAIN:
+            seen.add(parent_key)
+            claim, above = self._ancestor(parent_key)
+            if claim is not None:
+                return claim, parent_key
+            parent_key = above
+        return None, None
+
+    def _read_ancestor(self, key: str) -> tuple[Claim | None, str | None]:
+        row = self._db.execute(
+            "SELECT tags, parent_key FROM resource WHERE source_id = ? AND key = ?", (self._source, key)
+        ).fetchone()
+        if row is None:
+            return None, None
+        return claim_of(orjson.loads(row[0]), self._rules.resource_owner), row[1]
+
+    def _find_or_make(self, claim: Claim | None) -> int:
+        if claim is None:
+            return self._claim_id(NO_TAG, "", "", ambiguous=False)
+        return self._claim_id(claim.rule, claim.key, claim.value, ambiguous=claim.ambiguous)
+
+    def _claim_id(self, rule: int, key: str, value: str, *, ambiguous: bool) -> int:
+        what = (self._source, rule, int(ambiguous), key, value)
+        found = self._db.execute(
+            "SELECT id FROM claim WHERE source_id = ? AND rule = ? AND ambiguous = ? AND key = ? AND value = ?", what
+        ).fetchone()
+        if found:
+            return int(found[0])
+        made: int = self._db.execute(
+            "INSERT INTO claim (source_id, rule, ambiguous, key, value) VALUES (?, ?, ?, ?, ?) RETURNING id", what
+        ).fetchone()[0]
+        self._db.execute("INSERT OR IGNORE INTO temp.dirty_claim VALUES (?)", (made,))
+        self._add_terms(made, rule, value, ambiguous=ambiguous)
+        return made
+
+    def _fallback_claim(self) -> int:
+        return self._claim_id(INTEGRATION_OWNER, "integration_owner", "", ambiguous=False)
+
+    # --- what a claim depends on ------------------------------------------------------------------------------------
+
+    def _add_terms(self, claim_id: int, rule: int, value: str, *, ambiguous: bool) -> None:
+        if rule == INTEGRATION_OWNER:
+            terms = [(r, v) for r, values in self._rules.integration_owner for v in values]
+        elif rule == NO_TAG or ambiguous:
+            terms = []
+        else:
+            of = self._rules.resource_owner[rule]
+            terms = [(of, v) for v in dict.fromkeys((value.strip(), *parts_of(value.strip(), of.split))) if v]
+        self._db.executemany("INSERT OR IGNORE INTO term VALUES (?, ?, ?, ?, ?)", self._term_rows(claim_id, terms))
+
+    def _term_rows(self, claim_id: int, terms: Iterable[tuple[Rule, str]]) -> Iterator[tuple[int, Kind, str, str, int]]:
+        for rule, value in terms:
+            yield self._directories.ids[rule.directory], rule.kind, rule.field, canonical(value), claim_id
+
+    # --- what it says -----------------------------------------------------------------------------------------------
+
+    def judge(self) -> None:
+        """Judge every claim in `temp.dirty_claim` that is this integration's; mark the rows it changes to render."""
+        fallback_id = self._fallback_claim()
+        dirty = self._db.execute(
+            "SELECT c.id, c.rule, c.ambiguous, c.key, c.value, c.outcome_id, c.inherited_outcome_id"
+            " FROM temp.dirty_claim d JOIN claim c ON c.id = d.claim_id WHERE c.source_id = ? AND c.id != ?",
+            (self._source, fallback_id),
+        )
+        fallback_is_new = self._judge_fallback(fallback_id)
+        fallback = self._read_fallback(fallback_id)
+        while rows := dirty.fetchmany(_CHUNK):
+            for claim_id, rule, ambiguous, key, value, *old in rows:
+                claim = None if rule == NO_TAG else Claim(rule, key, value, bool(ambiguous))
+                verdict = self._verdict(claim)
+                self._record(claim_id, key, verdict)
+                self._conclude(claim_id, claim, verdict, fallback, (old[0], old[1]))
+        if fallback_is_new:
+            self._reconclude(fallback_id, fallback)
+
+    def _verdict(self, claim: Claim | None) -> Verdict:
+        if claim is None:
+            return Verdict(reason=Reason.TAG_MISSING)
+        return judge(claim, self._rules.resource_owner[claim.rule], self._directories)
+
+    def _record(self, claim_id: int, key: str, verdict: Verdict) -> None:
+        self._db.execute(
+            "UPDATE claim SET owners = ?, reason = ? WHERE id = ?",
+            (orjson.dumps(verdict.owners).decode(), verdict.reason, claim_id),
+        )
+        self._record_findings(claim_id, [(f.reason, key, f.value) for f in verdict.findings])
+
+    def _record_findings(self, claim_id: int, findings: Iterable[tuple[str, str, str]]) -> None:
+        self._db.execute(
+            "INSERT OR IGNORE INTO temp.touched_finding"
+            " SELECT source_id, kind, key, value FROM claim_finding WHERE claim_id = ?",
+            (claim_id,),
+        )
+        self._db.execute("DELETE FROM claim_finding WHERE claim_id = ?", (claim_id,))
+        rows = [(self._source, str(kind), key, value) for kind, key, value in findings]
+        self._db.executemany("INSERT OR IGNORE INTO temp.touched_finding VALUES (?, ?, ?, ?)", rows)
+        self._db.executemany(
+            "INSERT OR IGNORE INTO claim_finding VALUES (?, ?, ?, ?, ?)", [(*row, claim_id) for row in rows]
+        )
+
+    def _judge_fallback(self, claim_id: int) -> bool:
+        """Whether the integration owner has changed."""
+        if not self._db.execute("SELECT 1 FROM temp.dirty_claim WHERE claim_id = ?", (claim_id,)).fetchone():
+            return False
+        verdict = judge_fallback(self._rules.integration_owner, self._directories)
+        before = self._db.execute("SELECT owners, reason, outcome_id FROM claim WHERE id = ?", (claim_id,)).fetchone()
+        owners = orjson.dumps(verdict.owners).decode()
+        self._db.execute(
+            "UPDATE claim SET owners = ?, reason = ?, outcome_id = 0 WHERE id = ?", (owners, verdict.reason, claim_id)
+        )
+        findings: list[Finding] = list(verdict.findings)
+        self._record_findings(claim_id, [("integration_owner_unknown", "integration_owner", f.value) for f in findings])
+        return bool(before != (owners, verdict.reason, 0))
+
+    def _read_fallback(self, claim_id: int) -> Verdict:
+        owners, reason = self._db.execute("SELECT owners, reason FROM claim WHERE id = ?", (claim_id,)).fetchone()
+        return Verdict(
+            tuple(Owner(Kind(k), d, i, n) for k, d, i, n in orjson.loads(owners)), Reason(reason) if reason else None
+        )
+
+    def _conclude(
+        self,
+        claim_id: int,
+        claim: Claim | None,
+        verdict: Verdict,
+        fallback: Verdict,
+        old: tuple[int | None, int | None],
+    ) -> None:
+        """Put verdict and fallback together: the outcome of the rows that have the tag, and of their heirs."""
+        concerned = set() if claim is None else {self._rules.resource_owner[claim.rule].directory}
+        if verdict.reason is not None and verdict.reason is not Reason.DIRECTORY_NEVER_SYNCED:
+            concerned |= {rule.directory for rule, _ in self._rules.integration_owner}
+        new = (
+            self._outcomes.intern(verdict, fallback, inherited=False),
+            self._outcomes.intern(verdict, fallback, inherited=True),
+        )
+        self._db.execute(
+            "UPDATE claim SET outcome_id = ?, inherited_outcome_id = ?, directories = ? WHERE id = ?",
+            (*new, orjson.dumps(sorted(self._directories.ids[name] for name in concerned)).decode(), claim_id),
+        )
+        if new != old:
+            self._db.execute(
+                "INSERT OR IGNORE INTO temp.render SELECT id FROM resource WHERE claim_id = ?", (claim_id,)
+            )
+
+    def _reconclude(self, fallback_id: int, fallback: Verdict) -> None:
+        """Every claim that falls back has new owners."""
+        cursor = self._db.execute(
+            "SELECT id, rule, ambiguous, key, value, owners, reason, outcome_id, inherited_outcome_id FROM claim"
+            " WHERE source_id = ? AND id != ? AND reason IS NOT NULL",
+            (self._source, fallback_id),
+        )
+        while rows := cursor.fetchmany(_CHUNK):
+            for claim_id, rule, ambiguous, key, value, _, reason, *old in rows:
+                claim = None if rule == NO_TAG else Claim(rule, key, value, bool(ambiguous))
+                self._conclude(claim_id, claim, Verdict(reason=Reason(reason)), fallback, (old[0], old[1]))
+
+
+def forget(db: sqlite3.Connection, source: int) -> None:
+    """Drop every claim of an integration: its rules have changed, or it is gone. Its rows are the caller's to redo."""
+    db.execute(
+        "INSERT OR IGNORE INTO temp.touched_finding SELECT source_id, kind, key, value FROM claim_finding"
+        " WHERE source_id = ?",
+        (source,),
+    )
+    db.execute("DELETE FROM claim_finding WHERE source_id = ?", (source,))
+    db.execute("DELETE FROM term WHERE claim_id IN (SELECT id FROM claim WHERE source_id = ?)", (source,))
+    db.execute("DELETE FROM claim WHERE source_id = ?", (source,))
+    db.execute("UPDATE resource SET claim_id = NULL, tagged_key = NULL WHERE source_id = ?", (source,))
+    db.execute("INSERT OR IGNORE INTO temp.dirty SELECT id FROM resource WHERE source_id = ?", (source,))
+
+
+def sweep(db: sqlite3.Connection) -> None:
+    """Drop the claims that the last of their resources has left, and mark what findings that touches."""
+    db.execute(
+        "INSERT OR IGNORE INTO temp.touched_finding SELECT f.source_id, f.kind, f.key, f.value"
+        " FROM temp.left_claim l JOIN claim_finding f ON f.claim_id = l.claim_id"
+    )
+    db.execute(
+        "DELETE FROM temp.left_claim WHERE EXISTS (SELECT 1 FROM resource r WHERE r.claim_id = left_claim.claim_id)"
+    )
+    for table, column in (("claim_finding", "claim_id"), ("term", "claim_id"), ("claim", "id")):
+        db.execute(f"DELETE FROM {table} WHERE {column} IN (SELECT claim_id FROM temp.left_claim)")

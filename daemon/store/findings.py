@@ -1,0 +1,131 @@
+"""Drift: findings that open and resolve. In the caller's transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from daemon.rules import Rules
+from daemon.store.directory import names
+
+EXAMPLES = 3
+OWNERLESS = "integration_owner_unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A finding that opened or was resolved."""
+
+    opened: bool
+    integration: str
+    kind: str
+    key: str
+    value: str
+    resources: int
+    suggestions: tuple[str, ...] = ()
+
+
+Suggest = Callable[[str, Sequence[str]], tuple[str, ...]]
+"""Given an unknown value and every known one: the nearest."""
+
+
+def refresh(db: sqlite3.Connection, *, now: float, suggest: Suggest) -> list[Transition]:
+    """Bring every finding in `temp.touched_finding` up to date."""
+    # The number of rows that fall back bears on what an unknown integration owner concerns.
+    db.execute(
+        "INSERT OR IGNORE INTO temp.touched_finding SELECT DISTINCT f.source_id, f.kind, f.key, f.value"
+        " FROM claim_finding f WHERE f.kind = ?",
+        (OWNERLESS,),
+    )
+    transitions = []
+    known: dict[tuple[int, str], list[str]] = {}
+    touched = db.execute(
+        "SELECT f.source_id, coalesce(s.name, ''), f.kind, f.key, f.value FROM temp.touched_finding f"
+        " LEFT JOIN source s ON s.id = f.source_id ORDER BY 1, 3, 4, 5"
+    ).fetchall()
+    for source, integration, kind, key, value in touched:
+        what = (integration, kind, key, value)
+        told = _concerned(db, (source, kind, key, value))
+        opened = db.execute(
+            "SELECT id, resources, examples FROM finding"
+            " WHERE integration = ? AND kind = ? AND key = ? AND value = ? AND resolved_at IS NULL",
+            what,
+        ).fetchone()
+        if told is None:
+            if opened:
+                db.execute("UPDATE finding SET resolved_at = ?, last_seen = ? WHERE id = ?", (now, now, opened[0]))
+                transitions.append(Transition(False, *what, resources=opened[1]))
+            continue
+        count, examples = told
+        if opened:
+            if (count, examples) != opened[1:]:
+                db.execute("UPDATE finding SET resources = ?, examples = ? WHERE id = ?", (count, examples, opened[0]))
+            continue
+        near: tuple[str, ...] = ()
+        if kind in {"value_unknown", OWNERLESS}:
+            near = suggest(value, _known(db, source, kind, key, value, known))
+        db.execute(
+            "INSERT INTO finding (integration, kind, key, value, resources, examples, suggestions, first_seen,"
+            " last_seen) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (*what, count, examples, orjson.dumps(near).decode(), now, now),
+        )
+        transitions.append(Transition(True, *what, resources=count, suggestions=near))
+    return transitions
+
+
+def resolve_all(db: sqlite3.Connection, integration: str, *, now: float) -> None:
+    """Resolve every finding of an integration that is no longer configured."""
+    db.execute(
+        "UPDATE finding SET resolved_at = ?, last_seen = ? WHERE resolved_at IS NULL AND integration = ?",
+        (now, now, integration),
+    )
+
+
+def _concerned(db: sqlite3.Connection, what: tuple[Any, ...]) -> tuple[int, str] | None:
+    """How many resources a finding concerns, and a few; None if there is no such finding any more."""
+    where = "f.source_id = ? AND f.kind = ? AND f.key = ? AND f.value = ?"
+    if what[1] == OWNERLESS:
+        if not db.execute(f"SELECT 1 FROM claim_finding f WHERE {where}", what).fetchone():
+            return None
+        rows = (
+            "FROM claim c JOIN outcome o ON o.id = c.outcome_id AND o.fallback JOIN resource r ON r.claim_id = c.id"
+            " WHERE c.source_id = ?"
+        )
+        bound = what[:1]
+    else:
+        rows = f"FROM claim_finding f JOIN resource r ON r.claim_id = f.claim_id WHERE {where}"
+        bound = what
+    count: int = db.execute(f"SELECT count(*) {rows}", bound).fetchone()[0]
+    if count == 0 and what[1] != OWNERLESS:
+        return None
+    examples = db.execute(f"SELECT r.rid {rows} ORDER BY r.id LIMIT {EXAMPLES}", bound).fetchall()
+    return count, orjson.dumps([rid for (rid,) in examples]).decode()
+
+
+def _known(
+    db: sqlite3.Connection, source: int, kind: str, key: str, value: str, cache: dict[tuple[int, str], list[str]]
+) -> list[str]:
+    """Every value that could have been meant, over the rules that the finding's claims are of."""
+    rules = Rules.from_json(db.execute("SELECT rules FROM source WHERE id = ?", (source,)).fetchone()[0])
+    ids = dict(db.execute("SELECT name, id FROM source WHERE role = 'directory'").fetchall())
+    meant = {
+        rules.resource_owner[number]
+        for (number,) in db.execute(
+            "SELECT DISTINCT c.rule FROM claim_finding f JOIN claim c ON c.id = f.claim_id"
+            " WHERE f.source_id = ? AND f.kind = ? AND f.key = ? AND f.value = ? AND c.rule >= 0",
+            (source, kind, key, value),
+        )
+    }
+    if kind == OWNERLESS:
+        meant = {rule for rule, values in rules.integration_owner if value in values}
+    found: list[str] = []
+    for rule in sorted(meant, key=lambda r: (r.directory, r.attribute)):
+        where = (ids[rule.directory], f"{rule.kind}.{rule.field}")
+        if where not in cache:
+            cache[where] = list(names(db, where[0], rule.kind, rule.field))
+        found += cache[where]
+    return found

@@ -1,0 +1,283 @@
+"""A snapshot into the tables. The spool is attached as `spool`; all is done in the caller's transaction.
+
+`plan_*` fills temporary tables and counts, for the guard to judge; `apply_*` carries them out. What changed is left
+in temporary tables for the steps after: `temp.dirty` (resources to resolve again), `temp.touched_pid` (principals whose
+fitness or attributes may have changed).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import orjson
+
+from daemon.guard import ScopeChange
+
+_TEMPORARY = """
+CREATE TEMP TABLE IF NOT EXISTS scope_map (no INTEGER, scope_id INTEGER PRIMARY KEY, name TEXT, readable INTEGER);
+CREATE TEMP TABLE IF NOT EXISTS gone (id INTEGER PRIMARY KEY, key TEXT, scope_id INTEGER);
+CREATE TEMP TABLE IF NOT EXISTS gone_member (
+  group_pid TEXT, member_pid TEXT, scope_id INTEGER, PRIMARY KEY (group_pid, member_pid)) WITHOUT ROWID;
+CREATE TEMP TABLE IF NOT EXISTS changed (key TEXT PRIMARY KEY, fresh INTEGER) WITHOUT ROWID;
+CREATE TEMP TABLE IF NOT EXISTS dirty (resource_id INTEGER PRIMARY KEY);
+CREATE TEMP TABLE IF NOT EXISTS touched_pid (pid TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TEMP TABLE IF NOT EXISTS affected (pid TEXT PRIMARY KEY, was_alive INTEGER) WITHOUT ROWID;
+CREATE TEMP TABLE IF NOT EXISTS dirty_claim (claim_id INTEGER PRIMARY KEY);
+CREATE TEMP TABLE IF NOT EXISTS render (resource_id INTEGER PRIMARY KEY);
+CREATE TEMP TABLE IF NOT EXISTS moved (resource_id INTEGER PRIMARY KEY);
+CREATE TEMP TABLE IF NOT EXISTS left_claim (claim_id INTEGER PRIMARY KEY);
+CREATE TEMP TABLE IF NOT EXISTS touched_finding (
+  source_id INTEGER, kind TEXT, key TEXT, value TEXT, PRIMARY KEY (source_id, kind, key, value)) WITHOUT ROWID;
+"""
+_TABLES = (
+    "scope_map",
+    "gone",
+    "gone_member",
+    "changed",
+    "dirty",
+    "touched_pid",
+    "affected",
+    "dirty_claim",
+    "render",
+    "moved",
+    "left_claim",
+    "touched_finding",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Rows that a merge wrote."""
+
+    added: int = 0
+    changed: int = 0
+    removed: int = 0
+
+
+def prepare(db: sqlite3.Connection) -> None:
+    """Make the temporary tables, once a connection. Outside any transaction."""
+    db.executescript(_TEMPORARY)
+
+
+def clear(db: sqlite3.Connection) -> None:
+    """Empty the temporary tables, at the start of a transaction."""
+    for table in _TABLES:
+        db.execute(f"DELETE FROM temp.{table}")
+
+
+def plan_scopes(db: sqlite3.Connection, source: int) -> None:
+    """Tell which scopes may lose rows: those read whole, and those that are no longer named."""
+    db.execute(
+        "INSERT INTO temp.scope_map"
+        " SELECT s.no, c.id, c.name, coalesce(s.state = 'whole', 1)"
+        " FROM scope c LEFT JOIN spool.scope s ON s.name = c.name WHERE c.source_id = ?",
+        (source,),
+    )
+
+
+def plan_resources(db: sqlite3.Connection, source: int) -> list[ScopeChange]:
+    """Find what would go, and count it by scope."""
+    db.execute(
+        "INSERT INTO temp.gone SELECT r.id, r.key, r.scope_id FROM resource r"
+        " JOIN temp.scope_map m ON m.scope_id = r.scope_id"
+        " WHERE r.source_id = ? AND m.readable"
+        " AND NOT EXISTS (SELECT 1 FROM spool.resource s WHERE s.key = r.key)",
+        (source,),
+    )
+    rows = db.execute(
+        "SELECT m.name, (SELECT count(*) FROM resource r WHERE r.scope_id = m.scope_id),"
+        " (SELECT count(*) FROM temp.gone g WHERE g.scope_id = m.scope_id)"
+        " FROM temp.scope_map m WHERE m.readable"
+    )
+    return [ScopeChange(*row) for row in rows]
+
+
+def withhold(db: sqlite3.Connection, scopes: Iterable[str]) -> None:
+    """Leave these scopes as they are."""
+    names = orjson.dumps(list(scopes)).decode()
+    db.execute(
+        "UPDATE temp.scope_map SET readable = 0 WHERE name IN (SELECT value FROM json_each(?))",
+        (names,),
+    )
+    for table in ("gone", "gone_member"):
+        db.execute(
+            f"DELETE FROM temp.{table} WHERE scope_id IN (SELECT scope_id FROM temp.scope_map WHERE NOT readable)"
+        )
+
+
+def apply_resources(db: sqlite3.Connection, source: int) -> Counts:
+    """Carry the plan out; leave what must be resolved again in `temp.dirty`."""
+    db.execute(
+        "INSERT INTO temp.changed SELECT s.key, r.id IS NULL FROM spool.resource s"
+        " JOIN temp.scope_map m ON m.no = s.scope_no AND m.readable"
+        " LEFT JOIN resource r ON r.source_id = ? AND r.key = s.key"
+        " WHERE r.id IS NULL OR r.hash != s.hash OR r.scope_id != m.scope_id",
+        (source,),
+    )
+    db.execute(
+        "INSERT INTO resource (source_id, key, rid, type, name, parent, parent_key, tags, hash, scope_id)"
+        " SELECT ?, s.key, s.rid, s.type, s.name, s.parent, s.parent_key, s.tags, s.hash, m.scope_id"
+        " FROM temp.changed c JOIN spool.resource s ON s.key = c.key JOIN temp.scope_map m ON m.no = s.scope_no"
+        " WHERE true ON CONFLICT (source_id, key) DO UPDATE SET rid = excluded.rid, type = excluded.type,"
+        " name = excluded.name, parent = excluded.parent, parent_key = excluded.parent_key, tags = excluded.tags,"
+        " hash = excluded.hash, scope_id = excluded.scope_id",
+        (source,),
+    )
+    db.execute(
+        "INSERT INTO temp.dirty SELECT r.id FROM temp.changed c JOIN resource r ON r.source_id = ? AND r.key = c.key",
+        (source,),
+    )
+    # What inherited from a resource that goes, or that comes where there was none, must look again.
+    for table in ("gone", "changed WHERE fresh"):
+        db.execute(
+            "INSERT OR IGNORE INTO temp.dirty SELECT r.id FROM resource r"
+            f" JOIN (SELECT key FROM temp.{table}) t ON r.source_id = ? AND r.parent_key = t.key",
+            (source,),
+        )
+    db.execute("DELETE FROM temp.dirty WHERE resource_id IN (SELECT id FROM temp.gone)")
+    return _counts(db)
+
+
+def _counts(db: sqlite3.Connection) -> Counts:
+    return Counts(
+        *db.execute(
+            "SELECT coalesce(sum(fresh), 0), coalesce(sum(NOT fresh), 0), (SELECT count(*) FROM temp.gone)"
+            " FROM temp.changed"
+        ).fetchone()
+    )
+
+
+def gone_resources(db: sqlite3.Connection, source: int) -> None:
+    """Plan the removal of every resource of an integration: it is no longer configured."""
+    db.execute("INSERT INTO temp.gone SELECT id, key, scope_id FROM resource WHERE source_id = ?", (source,))
+
+
+def delete_gone(db: sqlite3.Connection, source: int) -> None:
+    """Delete the resources in `temp.gone`. Their owner rows are removed before, by `publish.retract`."""
+    db.execute(
+        "INSERT OR IGNORE INTO temp.left_claim SELECT r.claim_id FROM temp.gone g JOIN resource r ON r.id = g.id"
+        " WHERE r.claim_id IS NOT NULL"
+    )
+    db.execute("DELETE FROM resource WHERE source_id = ? AND id IN (SELECT id FROM temp.gone)", (source,))
+
+
+def plan_principals(db: sqlite3.Connection, directory: int) -> list[ScopeChange]:
+    """Find what would go, and count it by scope."""
+    db.execute(
+        "INSERT INTO temp.gone SELECT p.id, p.pid, p.scope_id FROM principal p"
+        " JOIN temp.scope_map m ON m.scope_id = p.scope_id"
+        " WHERE p.directory_id = ? AND m.readable"
+        " AND NOT EXISTS (SELECT 1 FROM spool.principal s WHERE s.pid = p.pid)",
+        (directory,),
+    )
+    db.execute(
+        "INSERT INTO temp.gone_member SELECT b.group_pid, b.member_pid, b.scope_id FROM member b"
+        " JOIN temp.scope_map m ON m.scope_id = b.scope_id"
+        " WHERE b.directory_id = ? AND m.readable AND NOT EXISTS"
+        " (SELECT 1 FROM spool.member s WHERE s.group_pid = b.group_pid AND s.member_pid = b.member_pid)",
+        (directory,),
+    )
+    rows = db.execute(
+        "SELECT m.name, (SELECT count(*) FROM principal p WHERE p.scope_id = m.scope_id),"
+        " (SELECT count(*) FROM temp.gone g WHERE g.scope_id = m.scope_id),"
+        " (SELECT count(*) FROM member b WHERE b.scope_id = m.scope_id),"
+        " (SELECT count(*) FROM temp.gone_member g WHERE g.scope_id = m.scope_id)"
+        " FROM temp.scope_map m WHERE m.readable"
+    )
+    return [ScopeChange(*row) for row in rows]
+
+
+def apply_principals(db: sqlite3.Connection, directory: int) -> Counts:
+    """Carry the plan out; leave whoever may match or fit otherwise than before in `temp.touched_pid`."""
+    db.execute(
+        "INSERT INTO temp.changed SELECT s.pid, p.id IS NULL FROM spool.principal s"
+        " JOIN temp.scope_map m ON m.no = s.scope_no AND m.readable"
+        " LEFT JOIN principal p ON p.directory_id = ? AND p.pid = s.pid"
+        " WHERE p.id IS NULL OR p.hash != s.hash OR p.scope_id != m.scope_id",
+        (directory,),
+    )
+    # Whose activity may change: the changed and the gone, and the groups that gain or lose a member ...
+    new_members = (
+        "SELECT s.group_pid FROM spool.member s JOIN temp.scope_map m ON m.no = s.scope_no AND m.readable"
+        f" LEFT JOIN member b ON b.directory_id = {directory:d} AND b.group_pid = s.group_pid"
+        " AND b.member_pid = s.member_pid WHERE b.group_pid IS NULL"
+    )
+    changed, gone = "SELECT key FROM temp.changed", "SELECT key FROM temp.gone"
+    for pids in (changed, gone, "SELECT group_pid FROM temp.gone_member", new_members):
+        db.execute(f"INSERT OR IGNORE INTO temp.affected (pid) {pids}")
+    _spread_upwards(db, directory)
+    db.execute(
+        "UPDATE temp.affected SET was_alive ="
+        " (SELECT alive FROM principal p WHERE p.directory_id = ? AND p.pid = affected.pid)",
+        (directory,),
+    )
+    db.execute(
+        "INSERT INTO principal (directory_id, pid, kind, external_id, name, email, active, manager, aliases, attributes,"
+        " hash, scope_id) SELECT ?, s.pid, s.kind, s.external_id, s.name, s.email, s.active, s.manager, s.aliases,"
+        " s.attributes, s.hash, m.scope_id"
+        " FROM temp.changed c JOIN spool.principal s ON s.pid = c.key JOIN temp.scope_map m ON m.no = s.scope_no"
+        " WHERE true ON CONFLICT (directory_id, pid) DO UPDATE SET name = excluded.name, email = excluded.email,"
+        " active = excluded.active, manager = excluded.manager, aliases = excluded.aliases,"
+        " attributes = excluded.attributes, hash = excluded.hash, scope_id = excluded.scope_id",
+        (directory,),
+    )
+    db.execute("DELETE FROM principal WHERE id IN (SELECT id FROM temp.gone)")
+    db.execute(
+        "DELETE FROM member WHERE directory_id = ? AND (group_pid, member_pid) IN"
+        " (SELECT group_pid, member_pid FROM temp.gone_member)",
+        (directory,),
+    )
+    db.execute(
+        "INSERT INTO member SELECT ?, s.group_pid, s.member_pid, m.scope_id FROM spool.member s"
+        " JOIN temp.scope_map m ON m.no = s.scope_no AND m.readable"
+        " LEFT JOIN member b ON b.directory_id = ? AND b.group_pid = s.group_pid AND b.member_pid = s.member_pid"
+        " WHERE b.group_pid IS NULL OR b.scope_id != m.scope_id"
+        " ON CONFLICT DO UPDATE SET scope_id = excluded.scope_id",
+        (directory, directory),
+    )
+    # ... and, through new memberships, whatever contains those.
+    _spread_upwards(db, directory)
+    refresh_alive(db, directory)
+    return _counts(db)
+
+
+def _spread_upwards(db: sqlite3.Connection, directory: int) -> None:
+    """Add every group that contains an affected principal, at any depth. Cycles end, since each is added once."""
+    db.execute(
+        "WITH RECURSIVE up (pid) AS (SELECT pid FROM temp.affected UNION"
+        " SELECT b.group_pid FROM up JOIN member b ON b.directory_id = ? AND b.member_pid = up.pid)"
+        " INSERT OR IGNORE INTO temp.affected (pid, was_alive) SELECT up.pid,"
+        " (SELECT alive FROM principal p WHERE p.directory_id = ? AND p.pid = up.pid) FROM up",
+        (directory, directory),
+    )
+
+
+def refresh_alive(db: sqlite3.Connection, directory: int) -> None:
+    """Find anew which of the affected have an active member, nested ones counted: the least fixed point."""
+    db.execute(
+        "UPDATE principal SET alive = (kind = 'user' AND active) WHERE directory_id = ?"
+        " AND pid IN (SELECT pid FROM temp.affected)",
+        (directory,),
+    )
+    while db.execute(
+        "UPDATE principal SET alive = 1 WHERE directory_id = ? AND alive = 0 AND kind != 'user'"
+        " AND pid IN (SELECT pid FROM temp.affected) AND EXISTS (SELECT 1 FROM member b JOIN principal p"
+        " ON p.directory_id = b.directory_id AND p.pid = b.member_pid AND p.alive"
+        " WHERE b.directory_id = principal.directory_id AND b.group_pid = principal.pid)",
+        (directory,),
+    ).rowcount:
+        pass
+    db.execute("INSERT OR IGNORE INTO temp.touched_pid SELECT key FROM temp.changed UNION SELECT key FROM temp.gone")
+    db.execute(
+        "INSERT OR IGNORE INTO temp.touched_pid SELECT a.pid FROM temp.affected a"
+        " LEFT JOIN principal p ON p.directory_id = ? AND p.pid = a.pid WHERE p.alive IS NOT a.was_alive",
+        (directory,),
+    )
+
+
+def delete_principals(db: sqlite3.Connection, directory: int) -> None:
+    """Delete a directory that is no longer configured."""
+    for table in ("principal", "member", "match", "term"):
+        db.execute(f"DELETE FROM {table} WHERE directory_id = ?", (directory,))

@@ -1,0 +1,268 @@
+"""The tables, and how the database is opened.
+
+Times are REAL seconds since the epoch. A principal's `pid` is `KIND:ID`. Ids of rows are our own integers, and
+never leave the database.
+
+    source ─┬─ scope                     what is polled, and how that fares
+            ├─ resource ──► claim        integrations: a resource, and the tag that speaks for it (rule -1: none
+            │                             does; rule -2: not a tag, but the integration owner)
+            └─ principal, member, match  directories: who there is, and what values name them
+    claim ─┬─ term                       what values a claim depends on
+           ├─ claim_finding ──► finding  drift
+           └──► outcome ─► outcome_owner who owns, and why; few, and shared by many rows
+    answer                               the table that is served: resource ──► outcome, with the answer's bytes
+    change                               the feed
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from pathlib import Path
+
+from sqlite_utils import Database, Migrations
+
+from daemon.errors import DatabaseTooNew, DatabaseUnusable, WriterBusy
+
+migrations = Migrations("ownerd")
+
+
+@migrations()
+def m001_initial(db: Database) -> None:
+    """The first schema."""
+    for statement in _INITIAL.split(";\n"):
+        if statement.strip():
+            db.execute(statement)
+
+
+_INITIAL = """
+CREATE TABLE source (
+  id INTEGER PRIMARY KEY,
+  name TEXT NOT NULL UNIQUE,
+  role TEXT NOT NULL,
+  connector TEXT NOT NULL,
+  position INTEGER NOT NULL,
+  interval REAL NOT NULL,
+  stale_after REAL NOT NULL,
+  prefixes TEXT NOT NULL,
+  rules TEXT NOT NULL,
+  listed INTEGER NOT NULL DEFAULT 0,
+  synced TEXT NOT NULL DEFAULT '[]',
+  state TEXT NOT NULL DEFAULT 'never',
+  last_attempt REAL,
+  last_success REAL,
+  failures INTEGER NOT NULL DEFAULT 0,
+  error TEXT,
+  held_since REAL,
+  held TEXT
+) STRICT;
+CREATE TABLE scope (
+  id INTEGER PRIMARY KEY,
+  source_id INTEGER NOT NULL REFERENCES source(id) ON DELETE CASCADE,
+  name TEXT NOT NULL,
+  read_at REAL,
+  rows INTEGER NOT NULL DEFAULT 0,
+  state TEXT NOT NULL DEFAULT 'never',
+  error TEXT,
+  UNIQUE (source_id, name)
+) STRICT;
+CREATE TABLE resource (
+  id INTEGER PRIMARY KEY,
+  source_id INTEGER NOT NULL,
+  key TEXT NOT NULL,
+  rid TEXT NOT NULL,
+  type TEXT NOT NULL,
+  name TEXT NOT NULL,
+  parent TEXT,
+  parent_key TEXT,
+  tags TEXT NOT NULL,
+  hash BLOB NOT NULL,
+  scope_id INTEGER NOT NULL,
+  claim_id INTEGER,
+  tagged_key TEXT,
+  UNIQUE (source_id, key)
+) STRICT;
+CREATE INDEX resource_parent ON resource (source_id, parent_key) WHERE parent_key IS NOT NULL;
+CREATE INDEX resource_claim ON resource (claim_id);
+CREATE INDEX resource_scope ON resource (scope_id);
+CREATE TABLE principal (
+  id INTEGER PRIMARY KEY,
+  directory_id INTEGER NOT NULL,
+  pid TEXT NOT NULL,
+  kind TEXT NOT NULL,
+  external_id TEXT NOT NULL,
+  name TEXT NOT NULL,
+  email TEXT,
+  active INTEGER NOT NULL,
+  alive INTEGER NOT NULL DEFAULT 0,
+  manager TEXT,
+  aliases TEXT NOT NULL,
+  attributes TEXT NOT NULL,
+  hash BLOB NOT NULL,
+  scope_id INTEGER NOT NULL,
+  UNIQUE (directory_id, pid)
+) STRICT;
+CREATE INDEX principal_manager ON principal (directory_id, manager) WHERE manager IS NOT NULL;
+CREATE INDEX principal_scope ON principal (scope_id);
+CREATE TABLE member (
+  directory_id INTEGER NOT NULL,
+  group_pid TEXT NOT NULL,
+  member_pid TEXT NOT NULL,
+  scope_id INTEGER NOT NULL,
+  PRIMARY KEY (directory_id, group_pid, member_pid)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX member_member ON member (directory_id, member_pid);
+CREATE INDEX member_scope ON member (scope_id);
+CREATE TABLE match (
+  directory_id INTEGER NOT NULL,
+  kind TEXT NOT NULL,
+  field TEXT NOT NULL,
+  canonical TEXT NOT NULL,
+  pid TEXT NOT NULL,
+  exact TEXT NOT NULL,
+  PRIMARY KEY (directory_id, kind, field, canonical, pid, exact)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX match_pid ON match (directory_id, pid);
+CREATE TABLE claim (
+  id INTEGER PRIMARY KEY,
+  source_id INTEGER NOT NULL,
+  rule INTEGER NOT NULL,
+  ambiguous INTEGER NOT NULL,
+  key TEXT NOT NULL,
+  value TEXT NOT NULL,
+  owners TEXT NOT NULL DEFAULT '[]',
+  reason TEXT,
+  directories TEXT NOT NULL DEFAULT '[]',
+  outcome_id INTEGER,
+  inherited_outcome_id INTEGER,
+  UNIQUE (source_id, rule, ambiguous, key, value)
+) STRICT;
+CREATE TABLE term (
+  directory_id INTEGER NOT NULL,
+  kind TEXT NOT NULL,
+  field TEXT NOT NULL,
+  canonical TEXT NOT NULL,
+  claim_id INTEGER NOT NULL,
+  PRIMARY KEY (directory_id, kind, field, canonical, claim_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX term_claim ON term (claim_id);
+CREATE TABLE claim_finding (
+  source_id INTEGER NOT NULL,
+  kind TEXT NOT NULL,
+  key TEXT NOT NULL,
+  value TEXT NOT NULL,
+  claim_id INTEGER NOT NULL,
+  PRIMARY KEY (source_id, kind, key, value, claim_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX claim_finding_claim ON claim_finding (claim_id);
+CREATE TABLE outcome (
+  id INTEGER PRIMARY KEY,
+  body TEXT NOT NULL UNIQUE,
+  identity TEXT NOT NULL,
+  owners TEXT NOT NULL,
+  source TEXT NOT NULL,
+  fallback INTEGER NOT NULL,
+  reason TEXT
+) STRICT;
+CREATE TABLE outcome_owner (
+  outcome_id INTEGER NOT NULL,
+  directory_id INTEGER NOT NULL,
+  pid TEXT NOT NULL,
+  PRIMARY KEY (directory_id, pid, outcome_id)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE freshness (
+  id INTEGER PRIMARY KEY,
+  scope_id INTEGER NOT NULL,
+  directories TEXT NOT NULL,
+  UNIQUE (scope_id, directories)
+) STRICT;
+CREATE TABLE answer (
+  key TEXT NOT NULL,
+  source_id INTEGER NOT NULL,
+  resource_id INTEGER NOT NULL,
+  freshness_id INTEGER NOT NULL,
+  outcome_id INTEGER NOT NULL,
+  waiting INTEGER NOT NULL,
+  changed_at REAL NOT NULL,
+  body BLOB NOT NULL,
+  PRIMARY KEY (key, source_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX answer_outcome ON answer (outcome_id);
+CREATE TABLE change (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT,
+  at REAL NOT NULL,
+  integration TEXT NOT NULL,
+  resource TEXT NOT NULL,
+  before_id INTEGER,
+  after_id INTEGER
+) STRICT;
+CREATE TABLE finding (
+  id INTEGER PRIMARY KEY,
+  integration TEXT NOT NULL,
+  kind TEXT NOT NULL,
+  key TEXT NOT NULL,
+  value TEXT NOT NULL,
+  resources INTEGER NOT NULL,
+  examples TEXT NOT NULL,
+  suggestions TEXT,
+  first_seen REAL NOT NULL,
+  last_seen REAL NOT NULL,
+  resolved_at REAL
+) STRICT;
+CREATE UNIQUE INDEX finding_open ON finding (integration, kind, key, value) WHERE resolved_at IS NULL;
+CREATE VIEW owners AS
+  SELECT r.rid AS resource, s.name AS integration, r.type, r.name, o.owners, o.source, o.fallback, o.reason,
+         a.changed_at
+  FROM answer a JOIN resource r ON r.id = a.resource_id JOIN source s ON s.id = a.source_id
+       JOIN outcome o ON o.id = a.outcome_id
+"""
+
+
+class WriterLock:
+    """The lock that lets one process write at a time. Held until closed, or until the process ends."""
+
+    def __init__(self, state_directory: Path) -> None:
+        self.path = state_directory / "ownerd.lock"
+        try:
+            state_directory.mkdir(parents=True, exist_ok=True, mode=0o750)
+            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        except OSError as error:
+            raise DatabaseUnusable(self.path, error.strerror or str(error)) from error
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(self._fd, 32).decode("ascii", "replace").strip() or "unknown"
+            os.close(self._fd)
+            raise WriterBusy(self.path, holder) from None
+        os.ftruncate(self._fd, 0)
+        os.write(self._fd, f"{os.getpid()}\n".encode())
+
+    def close(self) -> None:
+        """Let the next process write. The file stays: removing it would let two hold "the" lock."""
+        os.close(self._fd)
+
+
+def open_writer(path: Path) -> sqlite3.Connection:
+    """Open for writing and bring the schema up to date. The caller holds the `WriterLock`."""
+    try:
+        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        path.chmod(0o640)
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")
+        db.execute("PRAGMA foreign_keys = ON")
+        db.execute("PRAGMA temp_store = FILE")
+        db.execute("PRAGMA journal_size_limit = 67108864")
+        migrate(db, path)
+    except sqlite3.Error as error:
+        raise DatabaseUnusable(path, str(error)) from error
+    return db
+
+
+def migrate(db: sqlite3.Connection, path: Path) -> None:
+    """Apply what is pending. DatabaseTooNew if a later ownerd has written this file."""
+    wrapped = Database(db)
+    unknown = {m.name for m in migrations.applied(wrapped)} - {m.name for m in migrations._migrations}  # noqa: SLF001
+    if unknown:
+        raise DatabaseTooNew(path, sorted(unknown))
+    migrations.apply(wrapped)

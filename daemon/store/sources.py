@@ -1,0 +1,185 @@
+"""What is configured, and how it fares."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRow:
+    """A source as it is configured. `rules` is JSON: an integration's `Rules`, a directory's matched fields."""
+
+    name: str
+    role: str
+    connector: str
+    interval: float
+    stale_after: float
+    prefixes: tuple[str, ...]
+    rules: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reconfigured:
+    """What a new configuration changed, by source id."""
+
+    rematch: list[int]
+    """Directories that are new, or whose matched fields changed."""
+    reresolve: list[int]
+    """Integrations that are new, or whose rules changed."""
+
+
+def vanished(db: sqlite3.Connection, wanted: Iterable[SourceRow]) -> list[tuple[int, str, str]]:
+    """The id, name and role of each source that is no longer configured, or that has another role now."""
+    roles = {row.name: row.role for row in wanted}
+    found = db.execute("SELECT id, name, role FROM source ORDER BY id").fetchall()
+    return [(i, name, role) for i, name, role in found if roles.get(name) != role]
+
+
+def delete(db: sqlite3.Connection, source: int) -> None:
+    """Delete a source and its scopes. What it held is the caller's to remove, before."""
+    db.execute("DELETE FROM freshness WHERE scope_id IN (SELECT id FROM scope WHERE source_id = ?)", (source,))
+    db.execute("DELETE FROM source WHERE id = ?", (source,))
+
+
+def configure(db: sqlite3.Connection, wanted: Iterable[SourceRow]) -> Reconfigured:
+    """Make the table of sources what the configuration says; whatever vanished has been deleted before."""
+    changed = Reconfigured([], [])
+    for position, row in enumerate(wanted):
+        before = db.execute("SELECT rules FROM source WHERE name = ?", (row.name,)).fetchone()
+        source: int = db.execute(
+            "INSERT INTO source (name, role, connector, position, interval, stale_after, prefixes, rules)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET connector = excluded.connector,"
+            " position = excluded.position, interval = excluded.interval, stale_after = excluded.stale_after,"
+            " prefixes = excluded.prefixes, rules = excluded.rules RETURNING id",
+            (
+                row.name,
+                row.role,
+                row.connector,
+                position,
+                row.interval,
+                row.stale_after,
+                orjson.dumps(row.prefixes).decode(),
+                row.rules,
+            ),
+        ).fetchone()[0]
+        if before is None or before[0] != row.rules:
+            (changed.reresolve if row.role == "integration" else changed.rematch).append(source)
+    return changed
+
+
+def source_id(db: sqlite3.Connection, name: str) -> int:
+    """The id of a configured source."""
+    found: int = db.execute("SELECT id FROM source WHERE name = ?", (name,)).fetchone()[0]
+    return found
+
+
+def read_whole(db: sqlite3.Connection, source: int) -> bool:
+    """Whether every scope that the source has now was read whole at least once."""
+    row = db.execute(
+        "SELECT listed AND NOT EXISTS (SELECT 1 FROM scope WHERE source_id = source.id AND read_at IS NULL)"
+        " FROM source WHERE id = ?",
+        (source,),
+    ).fetchone()
+    return bool(row and row[0])
+
+
+def synced_kinds(db: sqlite3.Connection, directory: int) -> frozenset[str]:
+    """The kinds of principal that a directory has been read whole for, once. A later failure takes none away."""
+    told = db.execute("SELECT synced FROM source WHERE id = ?", (directory,)).fetchone()[0]
+    return frozenset(orjson.loads(told))
+
+
+def mark_synced(db: sqlite3.Connection, directory: int) -> bool:
+    """Record the kinds that the spool's run asked for, if every scope has been read; whether any is new."""
+    if not read_whole(db, directory):
+        return False
+    asked = db.execute("SELECT kinds FROM spool.run").fetchone()[0]
+    before = synced_kinds(db, directory)
+    after = before | set(orjson.loads(asked))
+    db.execute("UPDATE source SET synced = ? WHERE id = ?", (orjson.dumps(sorted(after)).decode(), directory))
+    return after != before
+
+
+def ensure_scopes(db: sqlite3.Connection, source: int) -> None:
+    """Give each scope of the attached spool a row."""
+    db.execute(
+        "INSERT INTO scope (source_id, name) SELECT ?, name FROM spool.scope WHERE true ON CONFLICT DO NOTHING",
+        (source,),
+    )
+
+
+def mark_scopes(db: sqlite3.Connection, source: int, held: Iterable[str]) -> None:
+    """Record how each scope of the attached spool fared. A held scope keeps the age of what it still serves."""
+    db.execute("UPDATE source SET listed = 1 WHERE id = ?", (source,))
+    table = "resource" if _role(db, source) == "integration" else "principal"
+    db.execute(
+        "UPDATE scope SET state = CASE s.state WHEN 'whole' THEN 'ok' ELSE 'failed' END, error = s.error,"
+        " read_at = CASE s.state WHEN 'whole' THEN s.started ELSE read_at END"
+        " FROM spool.scope s WHERE s.name = scope.name AND scope.source_id = ?"
+        " AND scope.name NOT IN (SELECT value FROM json_each(?))",
+        (source, orjson.dumps(list(held)).decode()),
+    )
+    db.execute(
+        "UPDATE scope SET state = 'held', error = NULL"
+        " WHERE source_id = ? AND name IN (SELECT value FROM json_each(?))",
+        (source, orjson.dumps(list(held)).decode()),
+    )
+    db.execute(
+        f"UPDATE scope SET rows = (SELECT count(*) FROM {table} t WHERE t.scope_id = scope.id) WHERE source_id = ?",
+        (source,),
+    )
+    # A scope that is no longer named, and whose rows are gone, is gone.
+    db.execute(
+        "DELETE FROM scope WHERE source_id = ? AND rows = 0 AND state != 'held'"
+        " AND name NOT IN (SELECT name FROM spool.scope)",
+        (source,),
+    )
+    db.execute("DELETE FROM freshness WHERE scope_id NOT IN (SELECT id FROM scope)")
+
+
+def _role(db: sqlite3.Connection, source: int) -> str:
+    role: str = db.execute("SELECT role FROM source WHERE id = ?", (source,)).fetchone()[0]
+    return role
+
+
+def mark_source(
+    db: sqlite3.Connection,
+    source: int,
+    *,
+    now: float,
+    state: str,
+    error: dict[str, Any] | None = None,
+    held: dict[str, Any] | None = None,
+) -> None:
+    """Record how a run ended. `state` is ok, partial, failed or held."""
+    db.execute(
+        "UPDATE source SET state = ?, last_attempt = ?, error = ?,"
+        " last_success = CASE WHEN ? = 'ok' THEN ? ELSE last_success END,"
+        " failures = CASE WHEN ? IN ('ok', 'held') THEN 0 ELSE failures + 1 END,"
+        " held_since = CASE WHEN ? IS NULL THEN NULL ELSE coalesce(held_since, ?) END, held = ? WHERE id = ?",
+        (
+            state,
+            now,
+            None if error is None else orjson.dumps(error).decode(),
+            state,
+            now,
+            state,
+            None if held is None else "",
+            now,
+            None if held is None else orjson.dumps(held).decode(),
+            source,
+        ),
+    )
+
+
+def mark_failed(db: sqlite3.Connection, source: int, *, now: float, error: dict[str, Any]) -> None:
+    """Record a run that yielded nothing at all. What is held stays held."""
+    db.execute(
+        "UPDATE source SET state = 'failed', last_attempt = ?, error = ?, failures = failures + 1 WHERE id = ?",
+        (now, orjson.dumps(error).decode(), source),
+    )
