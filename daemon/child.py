@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import sqlite3
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -115,10 +116,17 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to the whole group; the poller decides
     job = Job(**orjson.loads(sys.stdin.buffer.readline()))
     die_with_parent(int(sys.argv[1]))
-    for event in _run(job) if job.spool else _check(job):
-        sys.stdout.buffer.write(orjson.dumps(event) + b"\n")
-        sys.stdout.buffer.flush()
+    try:
+        for event in _run(job) if job.spool else _check(job):
+            _tell(event)
+    except (sqlite3.Error, OSError) as error:  # a full disk, most likely
+        _tell({"fatal": describe(error)})
     return 0
+
+
+def _tell(event: dict[str, Any]) -> None:
+    sys.stdout.buffer.write(orjson.dumps(event) + b"\n")
+    sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":

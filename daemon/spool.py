@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
@@ -59,13 +59,17 @@ def describe(error: BaseException) -> dict[str, Any]:
         if isinstance(error, Throttled) and error.retry_after is not None:
             return {**told, "retry_after": error.retry_after}
         return told
+    if isinstance(error, sqlite3.Error | OSError):
+        remedy = "the state directory needs room for what a run reads" if "full" in str(error) else ""
+        return {"code": "spool", "message": f"what was read could not be stored: {error}", "remedy": remedy}
     return {"code": "unexpected", "message": f"{type(error).__name__}: {error}", "remedy": ""}
 
 
 class SpoolWriter:
     """Writes one run. `scope()` brackets each scope; what a failed scope had yielded is taken out again."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
         self._db = sqlite3.connect(path, isolation_level=None)
         self._db.execute("PRAGMA journal_mode = OFF")
         self._db.execute("PRAGMA synchronous = OFF")
@@ -82,7 +86,7 @@ class SpoolWriter:
         self._scope += 1
         self.count = 0
         self._db.execute(
-            "INSERT INTO scope VALUES (?, ?, ?, 'reading', 0, NULL)", (self._scope, well_formed(name), time.time())
+            "INSERT INTO scope VALUES (?, ?, ?, 'reading', 0, NULL)", (self._scope, well_formed(name), self._clock())
         )
         try:
             yield
@@ -91,7 +95,8 @@ class SpoolWriter:
         except Exception as error:
             for table, rows in self._rows.items():
                 rows.clear()
-                self._db.execute(f"DELETE FROM {table} WHERE scope_no = ?", (self._scope,))
+                if not isinstance(error, sqlite3.Error):
+                    self._db.execute(f"DELETE FROM {table} WHERE scope_no = ?", (self._scope,))
             self._end_scope("failed", orjson.dumps(describe(error)).decode())
             raise
         self._end_scope("whole", None)
@@ -104,7 +109,9 @@ class SpoolWriter:
     def finish(self, kinds: Iterable[str], error: BaseException | None = None) -> None:
         """End the run. `kinds` are those that were asked for; `error` is why the scopes could not be named."""
         told = None if error is None else orjson.dumps(describe(error)).decode()
-        self._db.execute("INSERT INTO run VALUES (?, ?, ?)", (time.time(), told, orjson.dumps(sorted(kinds)).decode()))
+        self._db.execute(
+            "INSERT INTO run VALUES (?, ?, ?)", (self._clock(), told, orjson.dumps(sorted(kinds)).decode())
+        )
         self._db.execute("COMMIT")
         self._db.close()
 

@@ -174,7 +174,7 @@ class Claims:
     def _record(self, claim_id: int, key: str, verdict: Verdict) -> None:
         self._db.execute(
             "UPDATE claim SET owners = ?, reason = ? WHERE id = ?",
-            (orjson.dumps(verdict.owners).decode(), verdict.reason, claim_id),
+            (orjson.dumps([tuple(o) for o in verdict.owners]).decode(), verdict.reason, claim_id),
         )
         self._record_findings(claim_id, [(f.reason, key, f.value) for f in verdict.findings])
 
@@ -197,7 +197,7 @@ class Claims:
             return False
         verdict = judge_fallback(self._rules.integration_owner, self._directories)
         before = self._db.execute("SELECT owners, reason, outcome_id FROM claim WHERE id = ?", (claim_id,)).fetchone()
-        owners = orjson.dumps(verdict.owners).decode()
+        owners = orjson.dumps([tuple(o) for o in verdict.owners]).decode()
         self._db.execute(
             "UPDATE claim SET owners = ?, reason = ?, outcome_id = 0 WHERE id = ?", (owners, verdict.reason, claim_id)
         )

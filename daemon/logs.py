@@ -1,0 +1,77 @@
+"""Log lines: structlog, to standard error; JSON for machines, aligned text for people.
+
+The libraries' own loggers go through the same formatter. No value reaches a line raw: see `daemon.text`.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+from daemon.text import json_text, printable
+
+_QUIET = ("apscheduler", "uvicorn", "asyncio", "urllib3", "botocore", "boto3", "okta", "aiohttp", "httpx", "ldap3")
+"""Loggers that may only warn: what they say below that is noise, and may hold credentials."""
+
+
+def _harmless(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    return {key: _safe(value) for key, value in event.items()}
+
+
+def _safe(value: Any) -> Any:
+    match value:
+        case str():
+            return "\n".join(map(printable, value.split("\n"))) if "Traceback" in value else printable(value)
+        case list() | tuple():
+            return [_safe(item) for item in value]
+        case dict():
+            return {key: _safe(item) for key, item in value.items()}
+        case _:
+            return value
+
+
+def _json(event: Any, **_options: Any) -> str:
+    return json_text(
+        {k: v if isinstance(v, str | int | float | list | dict | None) else str(v) for k, v in event.items()}
+    )
+
+
+def configure(log_format: str, log_level: str) -> None:
+    """Set logging up, once a process."""
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+    ]
+    final: list[Any] = (
+        [
+            structlog.processors.format_exc_info,
+            structlog.processors.UnicodeDecoder(),
+            structlog.processors.EventRenamer("event"),
+            structlog.processors.JSONRenderer(serializer=_json),
+        ]
+        if log_format == "json"
+        else [_harmless, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), timestamp_key="time")]
+    )
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(log_level),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *final],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(log_level.upper())
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,42 @@
+"""What systemd is told, and what it hands over: sd_notify(3), sd_listen_fds(3), sd_watchdog_enabled(3)."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+_FIRST_FD = 3
+
+
+def notify(*lines: str) -> None:
+    """Send `READY=1`, `STOPPING=1`, `WATCHDOG=1`, `STATUS=…`; nothing where nobody listens."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address[0] == "@":
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+        sender.sendto("\n".join(lines).encode(), address)
+
+
+def inherited_socket() -> socket.socket | None:
+    """The listening socket that the service manager passed, or None; ValueError if it passed several."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return None
+    count = int(os.environ.get("LISTEN_FDS", "0"))
+    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+        os.environ.pop(name, None)
+    if count == 0:
+        return None
+    if count > 1:
+        raise ValueError(f"one listening socket is expected, {count} were passed")
+    os.set_inheritable(_FIRST_FD, False)
+    return socket.socket(fileno=_FIRST_FD)
+
+
+def watchdog_interval() -> float | None:
+    """Seconds between two signs of life: half of what the service manager allows; None where it asks for none."""
+    allowed = os.environ.get("WATCHDOG_USEC")
+    if not allowed or os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return None
+    return int(allowed) / 2_000_000

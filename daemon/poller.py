@@ -1,0 +1,192 @@
+"""The poller: runs every source on its schedule, and takes orders on the control socket."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import structlog
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.interval import IntervalTrigger
+
+from config.problems import ConfigurationError
+from config.settings import Settings, load_settings
+from daemon import control, logs
+from daemon.engine import nothing_held
+from daemon.errors import OwnerdError
+from daemon.notify import notify, watchdog_interval
+from daemon.pipeline import Report, Store
+from daemon.runner import Event, OnEvent, Runner, finished, log_report
+
+FIRST_RETRY = 15.0
+"""Seconds from a source's first failure to the next try; doubled with each, up to its interval."""
+JITTER = 0.1
+"""Share of the interval that is added at random, so that many hosts do not ask at once."""
+
+log = structlog.get_logger()
+
+
+def retry_delay(failures: int, interval: float, asked: float | None) -> float:
+    """Seconds to the next try after `failures` in a row: doubling, no longer than the interval, no less than asked."""
+    doubled = FIRST_RETRY * 2.0 ** min(failures - 1, 30)
+    return max(min(doubled, interval), asked or 0.0)
+
+
+class Poller:
+    """The scheduler and its orders, over one store."""
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self._runner = Runner(store, settings)
+        self._failures: dict[str, int] = {}
+        self._stop = asyncio.Event()
+        self._runs: set[asyncio.Task[Any]] = set()
+        # A late run is still wanted (no misfire limit), and several missed ones are one.
+        self._scheduler = AsyncIOScheduler(
+            timezone=UTC, job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
+        )
+
+    async def serve(self) -> None:
+        """Poll until told to stop."""
+        settings = self._runner.settings
+        await self._runner.configure(settings)
+        server = await control.listen(settings.control_socket, self._obey)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self._reload()))
+        self._schedule(settings)
+        self._scheduler.start()
+        self._spawn(self._watchdog())
+        log.info("poller.ready", sources=len(settings.sources), state_directory=str(settings.state_directory))
+        notify("READY=1")
+        try:
+            await self._stop.wait()
+        finally:
+            notify("STOPPING=1")
+            log.info("poller.stopping")
+            self._scheduler.shutdown(wait=False)
+            server.close()
+            for task in self._runs:
+                task.cancel()
+            await asyncio.gather(*self._runs, return_exceptions=True)
+            self._runner.close()
+            settings.control_socket.unlink(missing_ok=True)
+
+    def _spawn(self, work: Awaitable[Any]) -> asyncio.Task[Any]:
+        task = asyncio.ensure_future(work)
+        self._runs.add(task)
+        task.add_done_callback(self._runs.discard)
+        return task
+
+    # --- the schedule -----------------------------------------------------------------------------------------------
+
+    def _schedule(self, settings: Settings) -> None:
+        """Make the jobs what the configuration says; what has not changed keeps its time."""
+        wanted = {source.name: source.settings.interval for source in settings.sources}
+        for job in self._scheduler.get_jobs():
+            if job.id not in wanted or job.trigger.interval.total_seconds() != wanted.pop(job.id):
+                wanted.setdefault(job.id, 0.0)
+                job.remove()
+        current = {source.name: source.settings.interval for source in settings.sources}
+        now = datetime.now(UTC)
+        for order, name in enumerate(n for n in current if n in wanted):
+            self._scheduler.add_job(
+                self._on_time,
+                IntervalTrigger(seconds=current[name], jitter=JITTER * current[name], timezone=UTC),
+                args=[name],
+                id=name,
+                # At once, but not all in one moment; directories come first.
+                next_run_time=now + timedelta(seconds=0.05 * order),
+            )
+
+    async def _on_time(self, name: str) -> None:
+        await self._spawn(self._run(name, lambda _event: None))
+
+    async def _run(self, name: str, on_event: OnEvent) -> Report:
+        summary: Event = {}
+
+        def listen(event: Event) -> None:
+            summary.update(event)
+            on_event(event)
+
+        report = await self._runner.run(name, listen)
+        log_report(log, report, summary if summary.get("event") == "finished" else finished(report, 0.0))
+        self._back_off(report)
+        return report
+
+    def _back_off(self, report: Report) -> None:
+        if report.state in {"ok", "held"}:
+            self._failures.pop(report.source, None)
+            return
+        failures = self._failures[report.source] = self._failures.get(report.source, 0) + 1
+        job = self._scheduler.get_job(report.source)
+        if job is None:
+            return
+        delay = retry_delay(failures, job.trigger.interval.total_seconds(), report.retry_after)
+        delay *= 1 + JITTER * random.random()  # noqa: S311  # spreads load, guards nothing
+        job.modify(next_run_time=datetime.now(UTC) + timedelta(seconds=delay))
+        log.info("poll.retry", source=report.source, failures=failures, seconds=round(delay, 1))
+
+    # --- orders -----------------------------------------------------------------------------------------------------
+
+    async def _obey(self, request: Event, send: Callable[[Event], None]) -> None:
+        known = [s.name for s in self._runner.settings.sources]
+        match request:
+            case {"verb": "sync", "sources": [*names]} if names and all(n in known for n in names):
+                await asyncio.gather(*(self._spawn(self._run(n, send)) for n in known if n in names))
+            case {"verb": "accept", "source": str(name)} if name in known:
+                report = await self._runner.accept(name, send)
+                if report is None:
+                    send(nothing_held(name))
+                else:
+                    log.warning("guard.accepted", source=name)
+                    log_report(log, report, finished(report, 0.0))
+            case _:
+                send({"event": "refused", "message": f"the poller does not know how to do this; it has {known}"})
+
+    async def _reload(self) -> None:
+        """Read the configuration again; a bad one is refused, and the old one stays."""
+        old = self._runner.settings
+        try:
+            new = await asyncio.to_thread(load_settings, old.path)
+        except ConfigurationError as error:
+            for problem in error.problems:
+                log.error("config.refused", place=problem.place, problem=problem.message)  # noqa: TRY400  # no traceback
+            log.error("config.kept", path=str(old.path), remedy="correct the file and reload again")  # noqa: TRY400
+            return
+        if (new.state_directory, new.runtime_directory) != (old.state_directory, old.runtime_directory):
+            log.error("config.kept", path=str(old.path), remedy="a new state or runtime directory needs a restart")
+            return
+        try:
+            await self._runner.configure(new)
+        except OwnerdError as error:
+            log.error("config.kept", problem=error.message, remedy=error.remedy)  # noqa: TRY400  # no traceback
+            return
+        logs.configure(new.daemon.log_format, new.daemon.log_level)
+        self._schedule(new)
+        log.info("config.reloaded", path=str(new.path), sources=len(new.sources))
+
+    async def _watchdog(self) -> None:
+        interval = watchdog_interval()
+        while interval is not None:
+            notify("WATCHDOG=1")
+            await asyncio.sleep(interval)
+
+
+def poll(settings: Settings) -> int:
+    """Run the poller until SIGTERM or SIGINT."""
+    logs.configure(settings.daemon.log_format, settings.daemon.log_level)
+    store = Store(settings.state_directory)
+    try:
+
+        async def main() -> None:
+            await Poller(settings, store).serve()
+
+        asyncio.run(main())
+    finally:
+        store.close()
+    return 0

@@ -1,0 +1,204 @@
+"""One run of one source: a child process that reads, and the merge of what it read."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from config.settings import Configured, Settings
+from daemon.child import Job
+from daemon.errors import DatabaseUnusable
+from daemon.pipeline import Report, Store, rules_of
+
+Event = dict[str, Any]
+OnEvent = Callable[[Event], None]
+
+_GRACE = 5.0
+"""Seconds that a child has to end on SIGTERM before it is killed."""
+
+
+def job_for(settings: Settings, source: Configured, spool: Path | None = None) -> Job:
+    """What the child of a source is told; secrets go as references."""
+    kinds = {
+        str(kind)
+        for integration in settings.integrations.values()
+        for directory, kind in rules_of(integration).kinds()
+        if directory == source.name
+    }
+    options = dict(source.options)
+    return Job(source.name, source.role, source.settings.connector, options, sorted(kinds), str(spool or ""))
+
+
+@asynccontextmanager
+async def child(job: Job) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A child at work on `job`. Whatever happens, it has ended when the context has."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-P",
+        "-m",
+        "daemon.child",
+        str(os.getpid()),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        limit=2**24,
+    )
+    try:
+        assert process.stdin
+        process.stdin.write(job.to_json())
+        process.stdin.close()
+        yield process
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            try:
+                await asyncio.wait_for(process.wait(), _GRACE)
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+
+
+async def events_of(process: asyncio.subprocess.Process) -> AsyncIterator[Event]:
+    """The lines of a child's progress, until it closes its output."""
+    assert process.stdout
+    async for line in process.stdout:
+        yield orjson.loads(line)
+
+
+class Runner:
+    """Runs sources into a store, one run of a source at a time, a few sources at once."""
+
+    def __init__(self, store: Store, settings: Settings, *, at_once: int = 4) -> None:
+        self.settings = settings
+        self._store = store
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._places = asyncio.Semaphore(at_once)
+        # One thread writes: SQLite wants one writer, and the loop must not wait for a merge.
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
+        self._number = 0
+
+    def close(self) -> None:
+        """Wait for a merge that is under way."""
+        self._writer.shutdown(wait=True)
+
+    async def configure(self, settings: Settings) -> None:
+        """Serve another configuration from now on."""
+        await self._write(self._store.configure, settings)
+        self.settings = settings
+
+    async def run(self, name: str, on_event: OnEvent) -> Report:
+        """Read the source `name`, and merge it. Never raises for what can go wrong with a source."""
+        lock = self._locks.setdefault(name, asyncio.Lock())
+        async with lock, self._places:
+            started = time.monotonic()
+            on_event({"source": name, "event": "started"})
+            source = next((s for s in self.settings.sources if s.name == name), None)
+            if source is None:
+                return Report(name, "failed", errors={"": {"code": "gone", "message": "no longer configured"}})
+            report = await self._run(source, on_event)
+            on_event(finished(report, time.monotonic() - started))
+            return report
+
+    async def accept(self, name: str, on_event: OnEvent) -> Report | None:
+        """Let a held snapshot through; None if nothing is held."""
+        lock = self._locks.setdefault(name, asyncio.Lock())
+        async with lock:
+            started = time.monotonic()
+            report: Report | None = await self._write(self._store.accept, name)
+            if report:
+                on_event(finished(report, time.monotonic() - started))
+            return report
+
+    async def _run(self, source: Configured, on_event: OnEvent) -> Report:
+        self._number += 1
+        spool = self._store.spool / f"{source.name}.{self._number}.db"
+        try:
+            error = await self._read(source, spool, on_event)
+            on_event({"source": source.name, "event": "merging"})
+            report: Report = (
+                await self._write(self._store.fail, source.name, error)
+                if error
+                else await self._write(self._store.run, source.name, spool)
+            )
+        except DatabaseUnusable as unusable:
+            told = {"code": "database", "message": unusable.message, "remedy": unusable.remedy}
+            return Report(source.name, "failed", errors={"": told})
+        else:
+            return report
+        finally:
+            spool.unlink(missing_ok=True)
+
+    async def _read(self, source: Configured, spool: Path, on_event: OnEvent) -> dict[str, Any] | None:
+        """Run the child to its end; the error that keeps its spool from being used."""
+        limit = source.settings.time_limit
+        try:
+            async with asyncio.timeout(limit), child(job_for(self.settings, source, spool)) as process:
+                async for event in events_of(process):
+                    if "fatal" in event:
+                        fatal: dict[str, Any] = event["fatal"]
+                        return fatal
+                    on_event({"source": source.name, "event": "scope", **event})
+                code = await process.wait()
+        except TimeoutError:
+            return {
+                "code": "time_limit",
+                "message": f"the run took longer than {limit:g} s and was stopped",
+                "remedy": "raise `time_limit`, or find out why the source is slow",
+            }
+        if code != 0:
+            how = f"signal {-code}" if code < 0 else f"exit code {code}"
+            return {"code": "crashed", "message": f"the child process ended with {how}", "remedy": ""}
+        return None
+
+    async def _write(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        # Shielded: a merge that has begun ends in its commit or its rollback, also while the process stops.
+        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._writer, call, *arguments))
+
+
+def finished(report: Report, seconds: float) -> Event:
+    """The event that ends a run."""
+    return {
+        "source": report.source,
+        "event": "finished",
+        "state": report.state,
+        "rows": report.rows,
+        "added": report.counts.added,
+        "changed": report.counts.changed,
+        "removed": report.counts.removed,
+        "owner_changes": report.owner_changes,
+        "drift_opened": sum(t.opened for t in report.transitions),
+        "drift_resolved": sum(not t.opened for t in report.transitions),
+        "errors": report.errors,
+        "held": [{"what": type(h).__name__, "subject": h.subject, "why": h.why} for h in report.held],
+        "released": report.released,
+        "seconds": round(seconds, 3),
+    }
+
+
+def log_report(log: Any, report: Report, event: Mapping[str, Any]) -> None:
+    """One line a transition, one a failed scope or held part, and one summary line a run."""
+    for t in report.transitions:
+        told = {"integration": t.integration, "kind": t.kind, "key": t.key, "value": t.value, "resources": t.resources}
+        if t.opened:
+            log.warning("drift.opened", **told, suggestions=list(t.suggestions))
+        else:
+            log.info("drift.resolved", **told)
+    for scope, error in report.errors.items():
+        log.error("poll.scope_failed", source=report.source, scope=scope, **error)
+    for h in report.held:
+        log.error(
+            "guard.held", source=report.source, subject=h.subject, why=h.why, remedy=f"ownerd held {report.source}"
+        )
+    if report.released:
+        log.info("guard.released", source=report.source)
+    summary = {k: v for k, v in event.items() if k not in {"event", "errors", "held", "released"}}
+    level = log.info if report.state == "ok" else log.warning
+    level("poll.finished", **summary)

@@ -1,0 +1,283 @@
+"""Spool, guard, merge, resolve and publish, on the real database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from connectors.errors import Forbidden, ServerFault
+from daemon.errors import WriterBusy
+from daemon.pipeline import Store
+from tests.harness import World, configuration, group, integration, members, owned_by, resource, team, user
+
+PEOPLE = [*team("team-a", "ada"), *team("Team B", "bob"), *team("platform", "pia")]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path, configuration(integration()))
+    yield world
+    world.close()
+
+
+def test_the_way_of_the_data(world: World) -> None:
+    """Tags name groups, exactly or in canonical form; what names nobody falls back."""
+    world.run("corp", *PEOPLE)
+    report = world.run(
+        "aws", resource("r1", "team-a"), resource("r2", "team_b"), resource("r3", "nobody"), resource("r4")
+    )
+    assert (report.state, report.counts.added, report.owner_changes) == ("ok", 4, 4)
+    assert world.owners() == {
+        "r1": "team-a",
+        "r2": "Team B",
+        "r3": "value_unknown -> platform",
+        "r4": "tag_missing -> platform",
+    }
+    assert world.drift() == {("value_unknown", "nobody", 1)}
+
+
+def test_rows_wait_for_a_directory_that_was_never_read(world: World) -> None:
+    """Unknown is not absent: no owner, no fallback and no drift before the directory has been read."""
+    world.run("aws", resource("r1", "team-a"), resource("r2"))
+    assert world.owners() == {"r1": "directory_never_synced -> ", "r2": "directory_never_synced -> "}
+    assert world.drift() == set()
+    world.run("corp", *PEOPLE)
+    assert world.owners() == {"r1": "team-a", "r2": "tag_missing -> platform"}
+
+
+def test_a_directory_that_fails_later_changes_no_row(world: World) -> None:
+    """A failed scope keeps what it had."""
+    world.run("corp", *PEOPLE)
+    world.run("aws", resource("r1", "team-a"))
+    report = world.run_scopes("corp", {"all": ServerFault("500")})
+    assert (report.state, report.errors["all"]["code"]) == ("failed", "server_fault")
+    world.run("aws", resource("r1", "team-a"), resource("r2", "team-a"))
+    assert world.owners() == {"r1": "team-a", "r2": "team-a"}
+
+
+def test_one_scope_fails_and_the_others_advance(world: World) -> None:
+    """A denied region keeps its last rows, and is marked; the others are merged."""
+    world.run("corp", *PEOPLE)
+    world.run_scopes("aws", {"us": [resource("r1", "team-a")], "eu": [resource("r2", "team-a")]})
+    world.clock.now += 60
+    report = world.run_scopes(
+        "aws", {"us": Forbidden("no"), "eu": [resource("r2", "Team B"), resource("r3", "Team B")]}
+    )
+    assert report.state == "partial"
+    assert world.owners() == {"r1": "team-a", "r2": "Team B", "r3": "Team B"}
+    assert world.query("SELECT name, state, read_at FROM scope WHERE name != 'all' ORDER BY name") == [
+        ("eu", "ok", 1_700_000_060.0),
+        ("us", "failed", 1_700_000_000.0),
+    ]
+
+
+def test_a_membership_is_followed(world: World) -> None:
+    """A group that loses its last active member, even deep below, stops owning; and owns again."""
+    outer = [group("outer"), group("inner"), user("ada"), user("pia"), group("[platform]", "platform")]
+    links = [members("outer", "g:inner"), members("inner", "ada", "g:outer"), members("[platform]", "pia")]
+    world.run("corp", *outer, *links)
+    world.run("aws", resource("r1", "outer"))
+    assert world.owners() == {"r1": "outer"}
+    world.run("corp", *outer, links[0], members("inner", "g:outer"), links[2])
+    assert world.owners() == {"r1": "group_empty -> platform"}
+    assert world.drift() == {("group_empty", "outer", 1)}
+    world.run("corp", *outer, *links)
+    assert world.owners() == {"r1": "outer"}
+    assert world.drift() == set()
+    world.run("corp", outer[0], outer[1], user("ada", active=False), *outer[3:], *links)
+    assert world.owners() == {"r1": "group_empty -> platform"}
+
+
+def test_a_group_deleted_and_recreated(world: World) -> None:
+    """Deleted: its resources fall back and drift opens. Recreated, with another id: drift resolves."""
+    world.run("corp", *PEOPLE)
+    world.run("aws", resource("r1", "team-a"), resource("r2", "team-a"))
+    world.run("corp", *PEOPLE[3:], user("ada"))
+    assert set(world.owners().values()) == {"value_unknown -> platform"}
+    assert world.drift() == {("value_unknown", "team-a", 2)}
+    world.run("corp", *PEOPLE[3:], user("ada"), group("new", "Team A"), members("new", "ada"))
+    assert set(world.owners().values()) == {"Team A"}
+    assert world.drift() == set()
+    assert world.query("SELECT count(*) FROM finding WHERE resolved_at IS NOT NULL") == [(1,)]
+
+
+def test_inheritance_follows_the_nearest_ancestor(world: World) -> None:
+    """A tag above counts until there is one below; a present but unusable one is never inherited over."""
+    world.run("corp", *PEOPLE)
+    tree = [
+        resource("account", "team-a"),
+        resource("group", None, parent="account"),
+        resource("vm", None, parent="group"),
+        resource("disk", None, parent="vm"),
+    ]
+    world.run("aws", *tree)
+    assert world.answers()["disk"]["tag"] == {"key": "owner", "value": "team-a", "resource": "account"}
+    assert world.answers()["disk"]["source"] == "inherited"
+    world.run("aws", tree[0], resource("group", "Team B", parent="account"), *tree[2:])
+    assert world.owners() == {"account": "team-a", "group": "Team B", "vm": "Team B", "disk": "Team B"}
+    world.run("aws", tree[0], resource("group", " ", parent="account"), *tree[2:])
+    assert world.owners()["disk"] == "tag_empty -> platform"
+    assert world.drift() == {("tag_empty", "", 3)}
+    world.run("aws", *tree[1:])
+    assert set(world.owners().values()) == {"tag_missing -> platform"}
+    world.run("aws", *tree)
+    assert set(world.owners().values()) == {"team-a"}
+
+
+def test_parents_in_a_circle_end(world: World) -> None:
+    """Parents that form a circle give no owner, and no endless loop."""
+    world.run("corp", *PEOPLE)
+    world.run("aws", resource("a", parent="b"), resource("b", parent="a"), resource("c", parent="c"))
+    assert set(world.owners().values()) == {"tag_missing -> platform"}
+
+
+def test_an_unknown_integration_owner_is_drift(world: World) -> None:
+    """Without an integration owner the answer has no owners, and says so."""
+    world.run("corp", *PEOPLE[:3])
+    world.run("aws", resource("r1", "nobody"), resource("r2", "team-a"))
+    assert world.owners() == {"r1": "value_unknown -> ", "r2": "team-a"}
+    assert world.drift() == {("value_unknown", "nobody", 1), ("integration_owner_unknown", "platform", 1)}
+    world.run("corp", *PEOPLE)
+    assert world.owners()["r1"] == "value_unknown -> platform"
+    assert world.drift() == {("value_unknown", "nobody", 1)}
+
+
+def test_an_emptied_scope_is_held_at_any_size(world: World) -> None:
+    """An empty list where there were rows is held; accepting it lets it through."""
+    world.run("corp", *PEOPLE)
+    world.run("aws", resource("r1", "team-a"))
+    report = world.run("aws")
+    assert report.state == "held"
+    assert report.held[0].why == "all 1 rows would go"
+    assert world.owners() == {"r1": "team-a"}
+    assert world.query("SELECT state, held_since FROM source WHERE name = 'aws'") == [("held", world.clock.now)]
+    accepted = world.store.accept("aws")
+    assert accepted is not None
+    assert accepted.state == "ok"
+    assert world.owners() == {}
+    assert world.store.accept("aws") is None
+
+
+def test_too_many_owner_changes_are_held_and_a_good_snapshot_releases(world: World) -> None:
+    """A directory that would re-own too much is held whole: not one row of it is merged."""
+    world.run("corp", *PEOPLE)
+    rows = [resource(f"r{i}", "team-a" if i < 5 else "Team B") for i in range(12)]
+    world.run("aws", *rows)
+    before = world.answers()
+    report = world.run("corp", *PEOPLE[3:])
+    assert [h.subject for h in report.held] == ["aws"]
+    assert world.answers() == before
+    assert world.drift() == set()
+    report = world.run("corp", *PEOPLE)
+    assert (report.state, report.released) == ("ok", True)
+    assert not list((world.folder / "held").iterdir())
+
+
+def test_unchanged_polls_write_nothing_but_ages(world: World) -> None:
+    """A poll in which nothing changed rewrites no row."""
+    world.run("corp", *PEOPLE)
+    rows = [resource("r1", "team-a"), resource("r2")]
+    world.run("aws", *rows)
+    before = world.query("SELECT key, body, changed_at FROM answer")
+    world.clock.now += 100
+    assert world.run("aws", *rows).owner_changes == 0
+    assert world.run("corp", *PEOPLE).owner_changes == 0
+    assert world.query("SELECT key, body, changed_at FROM answer") == before
+
+
+def test_changed_at_is_the_owners(world: World) -> None:
+    """A new name renders the row anew, but its owner did not change."""
+    world.run("corp", *PEOPLE)
+    world.run("aws", resource("r1", "team-a"))
+    first = world.answers()["r1"]
+    world.clock.now += 100
+    world.run("aws", resource("r1", "team-a", note="x"))
+    assert world.answers()["r1"]["changed_at"] == first["changed_at"]
+    world.run("aws", resource("r1", "Team B"))
+    assert world.answers()["r1"]["changed_at"] != first["changed_at"]
+
+
+def test_new_rules_are_applied_to_what_is_stored(world: World) -> None:
+    """A changed configuration is resolved anew without a poll; a removed integration goes, with its findings."""
+    world.run("corp", *PEOPLE)
+    world.run("aws", resource("r1", "nobody", team="Team B"))
+    assert world.owners() == {"r1": "value_unknown -> platform"}
+    world.configure(configuration(integration("aws", owned_by("team"))))
+    assert world.owners() == {"r1": "Team B"}
+    assert world.drift() == set()
+    world.configure(configuration(integration("other")))
+    assert world.owners() == {}
+    assert [row[0] for row in world.query("SELECT name FROM source ORDER BY id")] == ["corp", "other"]
+    assert world.query("SELECT after_id FROM change ORDER BY seq DESC LIMIT 1") == [(None,)]
+
+
+def test_split_values_and_their_drift(tmp_path: Path) -> None:
+    """The parts that match own; the others are drift, by part."""
+    world = World(tmp_path, configuration(integration("aws", owned_by(split=","))))
+    world.run("corp", *PEOPLE)
+    world.run("aws", resource("r1", "team-a, nobody ,Team B,team-a"), resource("r2", "x,y"), resource("r3", "nobody"))
+    assert world.owners() == {
+        "r1": "team-a,Team B",
+        "r2": "value_unknown -> platform",
+        "r3": "value_unknown -> platform",
+    }
+    assert world.drift() == {("value_unknown", "nobody", 2), ("value_unknown", "x", 1), ("value_unknown", "y", 1)}
+    world.close()
+
+
+def test_every_principal_that_shares_an_attribute_owns(tmp_path: Path) -> None:
+    """`user.department` names everybody who has it, and follows who does."""
+    world = World(tmp_path, configuration(integration("aws", owned_by("dept", "user.department"))))
+    people: Any = [
+        user("ada", attributes={"department": "Eng"}),
+        user("bob", attributes={"department": ["Eng", "Ops"]}),
+    ]
+    world.run("corp", *PEOPLE[6:], *people)
+    world.run("aws", resource("r1", dept="Eng"), resource("r2", dept="ops"))
+    assert world.owners() == {"r1": "ada,bob", "r2": "bob"}
+    world.run("corp", *PEOPLE[6:], people[0], user("bob", active=False, attributes={"department": ["Eng", "Ops"]}))
+    assert world.owners() == {"r1": "ada", "r2": "principal_inactive -> platform"}
+    world.close()
+
+
+def test_a_manager_owns_for_a_user(tmp_path: Path) -> None:
+    """`manager.email` finds a user, active or not, and follows the manager."""
+    world = World(tmp_path, configuration(integration("aws", owned_by("creator", "manager.email"))))
+    base = [*PEOPLE[6:], user("boss")]
+    world.run("corp", *base, user("ada", email="ada@x.org", active=False, manager="boss"))
+    world.run("aws", resource("r1", creator="ada@x.org"), resource("r2", creator="ada-x-org"))
+    assert world.owners() == {"r1": "boss", "r2": "boss"}
+    world.run("corp", *PEOPLE[6:], user("boss", active=False), user("ada", email="ada@x.org", manager="boss"))
+    assert world.owners()["r1"] == "principal_inactive -> platform"
+    world.run("corp", *base, user("ada", email="ada@x.org"))
+    assert world.owners()["r1"] == "value_unknown -> platform"
+    world.close()
+
+
+def test_one_writer(world: World) -> None:
+    """A second writer is refused, and told who is first."""
+    with pytest.raises(WriterBusy, match=r"pid \d+"):
+        Store(world.folder)
+
+
+def test_azure_ids_compare_without_case(world: World) -> None:
+    """Azure returns one id in several spellings; it is one resource, and parents are found by it."""
+    world.run("corp", *PEOPLE)
+    world.run(
+        "aws",
+        resource("/subscriptions/S/resourceGroups/RG", "team-a"),
+        resource("/subscriptions/s/resourcegroups/rg/x", parent="/SUBSCRIPTIONS/S/resourcegroups/rg"),
+    )
+    assert set(world.owners().values()) == {"team-a"}
+
+
+def test_findings_count_resources_and_suggest(world: World) -> None:
+    """One finding a value, however many resources, with the nearest names."""
+    world.run("corp", *PEOPLE)
+    world.run("aws", *(resource(f"r{i}", "taem-a") for i in range(12)))
+    assert world.query("SELECT resources, examples, suggestions FROM finding") == [
+        (12, '["r0","r1","r10"]', '["team-a"]')
+    ]
