@@ -7,66 +7,18 @@ JSON line an event, as `daemon.engine` describes them, and the end of the stream
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from daemon.errors import NotRunning, SocketTaken
+from daemon.errors import NotRunning
+from daemon.sockets import bind_unix
 
 Event = dict[str, Any]
 Handler = Callable[[Event, Callable[[Event], None]], Awaitable[None]]
 _LONGEST = 2**20
-
-
-def bind_unix(path: Path, mode: int) -> socket.socket:
-    """Bind `path`; a socket file that nobody answers on is replaced. SocketTaken if it is anything else.
-
-    The file never has wider permissions than `mode`, not even for a moment.
-    """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        if os.path.lexists(path):
-            _clear_the_way(path)
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-        before = os.umask(0o777 & ~mode)
-        try:
-            sock.bind(str(path))
-        finally:
-            os.umask(before)
-        sock.listen(1024)
-    except OSError as error:
-        sock.close()
-        raise SocketTaken(f"{path}: {error.strerror or error}", remedy="choose another runtime_directory") from error
-    except SocketTaken:
-        sock.close()
-        raise
-    sock.setblocking(False)
-    return sock
-
-
-def _clear_the_way(path: Path) -> None:
-    if not path.is_socket():
-        raise SocketTaken(
-            f"{path}: exists and is no socket", remedy="move it away, or choose another runtime_directory"
-        )
-    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    probe.settimeout(1.0)
-    try:
-        probe.connect(str(path))
-    except (ConnectionRefusedError, FileNotFoundError):
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise SocketTaken(f"{path}: {error.strerror or error}", remedy="see who holds it: ss -xlp") from error
-    else:
-        raise SocketTaken(
-            f"{path}: another process answers here", remedy="stop it first, or choose another runtime_directory"
-        )
-    finally:
-        probe.close()
 
 
 async def listen(path: Path, handler: Handler) -> asyncio.Server:

@@ -37,6 +37,7 @@ class DatabaseUnusable(OwnerdError):
     """The database cannot be opened, read or written."""
 
     def __init__(self, path: Path, why: str, remedy: str = "") -> None:
+        self.path = path
         super().__init__(
             f"{path}: {why}",
             remedy=remedy or "check that the state directory exists, is writable by ownerd's user, and has room",

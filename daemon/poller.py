@@ -110,6 +110,7 @@ class Poller:
         summary: Event = {}
 
         def listen(event: Event) -> None:
+            summary.clear()
             summary.update(event)
             on_event(event)
 

@@ -215,8 +215,8 @@ def apply_principals(db: sqlite3.Connection, directory: int) -> Counts:
     )
     db.execute(
         "INSERT INTO principal (directory_id, pid, kind, external_id, name, email, active, manager, aliases,"
-        " attributes, hash, scope_id) SELECT ?, s.pid, s.kind, s.external_id, s.name, s.email, s.active, s.manager, s.aliases,"
-        " s.attributes, s.hash, m.scope_id"
+        " attributes, hash, scope_id) SELECT ?, s.pid, s.kind, s.external_id, s.name, s.email, s.active, s.manager,"
+        " s.aliases, s.attributes, s.hash, m.scope_id"
         " FROM temp.changed c JOIN spool.principal s ON s.pid = c.key JOIN temp.scope_map m ON m.no = s.scope_no"
         " WHERE true ON CONFLICT (directory_id, pid) DO UPDATE SET name = excluded.name, email = excluded.email,"
         " active = excluded.active, manager = excluded.manager, aliases = excluded.aliases,"
