@@ -70,7 +70,7 @@ class Pages:
     def _slow(self) -> Lookup:
         """The lookup of the thread that asks."""
         if not hasattr(self._threads, "lookup"):
-            self._threads.lookup = Lookup(Reader(self._database), self._clock)
+            self._threads.lookup = Lookup(Reader(self._database), self._clock, self.lookup.counts)
         found: Lookup = self._threads.lookup
         return found
 

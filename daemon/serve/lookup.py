@@ -52,9 +52,9 @@ def parse_cache_control(header: str) -> Limits:
 class Lookup:
     """Answers from one reader; counts what it answered."""
 
-    def __init__(self, reader: Reader, clock: Callable[[], float]) -> None:
+    def __init__(self, reader: Reader, clock: Callable[[], float], counts: Counter[str] | None = None) -> None:
         self.reader = reader
-        self.counts: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter() if counts is None else counts
         self._clock = clock
 
     def answer(self, resource: str, integration: str | None, limits: Limits) -> bytes:

@@ -1,0 +1,101 @@
+"""The guard: what is plausible, and what is held."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daemon.guard import (
+    COUNTED_FROM,
+    Emptied,
+    Limits,
+    OwnerChange,
+    ScopeChange,
+    TooManyOwnerChanges,
+    TooMuchRemoved,
+    judge_owners,
+    judge_scopes,
+)
+
+FIFTH = Limits(0.2, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("rows", "removed", "held"),
+    [
+        (0, 0, None),
+        (1, 0, None),
+        (1, 1, Emptied),
+        (9, 8, None),
+        (9, 9, Emptied),
+        (10, 2, None),
+        (10, 3, TooMuchRemoved),
+        (100, 20, None),
+        (100, 21, TooMuchRemoved),
+        (100, 100, Emptied),
+    ],
+)
+def test_what_a_scope_may_lose(rows: int, removed: int, held: type | None) -> None:
+    found = [type(h) for h in judge_scopes([ScopeChange("s", rows, removed)], FIFTH)]
+    assert found == ([] if held is None else [held])
+
+
+@pytest.mark.parametrize(("members", "gone", "held"), [(9, 9, None), (10, 9, None), (10, 10, Emptied), (0, 0, None)])
+def test_memberships_do_not_vanish_all_at_once(members: int, gone: int, held: type | None) -> None:
+    found = [type(h) for h in judge_scopes([ScopeChange("s", 30, 0, members, gone)], FIFTH)]
+    assert found == ([] if held is None else [held])
+
+
+@pytest.mark.parametrize(
+    ("rows", "changed", "held"),
+    [(9, 9, False), (10, 2, False), (10, 3, True), (1000, 200, False), (1000, 201, True), (0, 0, False)],
+)
+def test_how_much_may_be_reowned(rows: int, changed: int, held: bool) -> None:
+    found = list(judge_owners([OwnerChange("i", rows, changed)], FIFTH))
+    assert [type(h) for h in found] == ([TooManyOwnerChanges] if held else [])
+
+
+def test_it_says_how_much_and_what_the_limit_is() -> None:
+    assert (
+        next(judge_scopes([ScopeChange("eu", 40, 10)], FIFTH)).why == "10 of 40 rows would go (25%; the limit is 20%)"
+    )
+    assert next(judge_owners([OwnerChange("aws", 40, 10)], FIFTH)).why.startswith(
+        "10 of 40 rows would get other owners"
+    )
+
+
+shares = st.floats(0, 1)
+counts = st.integers(0, 10_000)
+
+
+@given(counts, counts, shares, shares)
+def test_a_stricter_limit_holds_no_less(rows: int, removed: int, a: float, b: float) -> None:
+    """Whatever a lax limit holds, a strict one holds; and losing more is never less suspicious."""
+    removed = min(rows, removed)
+    strict, lax = (Limits(x, x) for x in sorted((a, b)))
+    change = [ScopeChange("s", rows, removed)]
+    assert bool(list(judge_scopes(change, lax))) <= bool(list(judge_scopes(change, strict)))
+    more = [ScopeChange("s", rows, min(rows, removed + 1))]
+    assert bool(list(judge_scopes(change, lax))) <= bool(list(judge_scopes(more, lax)))
+
+
+@given(st.integers(1, 10_000), shares)
+def test_to_none_is_held_at_any_size_and_limit(rows: int, share: float) -> None:
+    assert [type(h) for h in judge_scopes([ScopeChange("s", rows, rows)], Limits(share, share))] == [Emptied]
+
+
+@given(st.integers(0, COUNTED_FROM - 1), st.integers(0, COUNTED_FROM), shares)
+def test_shares_are_counted_from_ten_up(rows: int, removed: int, share: float) -> None:
+    if removed < rows:
+        assert not list(judge_scopes([ScopeChange("s", rows, removed)], Limits(share, share)))
+    assert not list(judge_owners([OwnerChange("i", rows, removed)], Limits(share, share)))
+
+
+@given(st.lists(st.tuples(counts, counts), max_size=5), shares)
+def test_each_scope_is_judged_by_itself(drawn: list[tuple[int, int]], share: float) -> None:
+    changes = [ScopeChange(str(i), max(p), min(p)) for i, p in enumerate(drawn)]
+    limits = Limits(share, share)
+    together = {h.subject for h in judge_scopes(changes, limits)}
+    alone = {c.scope for c in changes if list(judge_scopes([c], limits))}
+    assert together == alone
