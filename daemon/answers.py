@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from daemon.rule import Owner, Reason
 from daemon.text import json_text
@@ -15,7 +16,12 @@ from daemon.text import json_text
 
 def rfc3339(at: float | None) -> str | None:
     """Seconds since the epoch as `2026-11-23T08:00:00Z`; fractions are cut off."""
-    return None if at is None else datetime.fromtimestamp(int(at), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return None if at is None else _rfc3339(int(at))
+
+
+@lru_cache(1024)  # few moments are told often: a publish has one, and so has each scope
+def _rfc3339(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def outcome_fragment(owners: Sequence[Owner], source: str, *, fallback: bool, reason: Reason | None) -> str:

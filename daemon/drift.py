@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from rapidfuzz import fuzz, process
 
@@ -11,12 +11,12 @@ from daemon.matching import canonical
 MOST = 3
 NEAR = 75.0
 """Least similarity, of 100, of what is suggested: one letter wrong in four passes."""
+_LONGEST = 256
 
 
-def suggest(value: str, known: Sequence[str]) -> tuple[str, ...]:
-    """The nearest of `known` to `value`, nearest first, at most three."""
-    found = process.extract(
-        canonical(value)[:256], known, scorer=fuzz.WRatio, processor=canonical, limit=MOST * 2, score_cutoff=NEAR
-    )
-    ranked = sorted(found, key=lambda f: (-fuzz.ratio(canonical(value)[:256], canonical(f[0])), f[0]))
-    return tuple(dict.fromkeys(name for name, _, _ in ranked))[:MOST]
+def suggest(value: str, known: Mapping[str, str]) -> tuple[str, ...]:
+    """The nearest to `value` of the names `known`, nearest first, at most three; each name with its canonical form."""
+    asked = canonical(value)[:_LONGEST]
+    found = process.extract(asked, known, scorer=fuzz.WRatio, processor=None, limit=2 * MOST, score_cutoff=NEAR)
+    ranked = sorted(found, key=lambda f: (-fuzz.ratio(asked, f[0]), f[2]))
+    return tuple(name for _, _, name in ranked)[:MOST]

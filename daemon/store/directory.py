@@ -141,12 +141,9 @@ def _values(field: str, row: tuple[str, str, str, str, str | None, str, str]) ->
             return [x.strip() for x in ([found] if isinstance(found, str) else found)]
 
 
-def names(db: sqlite3.Connection, directory: int, kind: str, field: str) -> Iterator[str]:
-    """Every value that a tag could have held instead, for "did you mean"."""
-    yield from (
-        exact
-        for (exact,) in db.execute(
-            "SELECT DISTINCT exact FROM match WHERE directory_id = ? AND kind = ? AND field = ?",
-            (directory, kind, field),
-        )
+def names(db: sqlite3.Connection, directory: int, kind: str, field: str) -> Iterator[tuple[str, str]]:
+    """Every value that a tag could have held instead, with its canonical form, for "did you mean"."""
+    yield from db.execute(
+        "SELECT DISTINCT exact, canonical FROM match WHERE directory_id = ? AND kind = ? AND field = ?",
+        (directory, kind, field),
     )

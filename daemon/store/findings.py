@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,8 +29,8 @@ class Transition:
     suggestions: tuple[str, ...] = ()
 
 
-Suggest = Callable[[str, Sequence[str]], tuple[str, ...]]
-"""Given an unknown value and every known one: the nearest."""
+Suggest = Callable[[str, Mapping[str, str]], tuple[str, ...]]
+"""Given an unknown value and every known one with its canonical form: the nearest."""
 
 
 def refresh(db: sqlite3.Connection, *, now: float, suggest: Suggest) -> list[Transition]:
@@ -42,7 +42,7 @@ def refresh(db: sqlite3.Connection, *, now: float, suggest: Suggest) -> list[Tra
         (OWNERLESS,),
     )
     transitions = []
-    known: dict[tuple[int, str], list[str]] = {}
+    known: dict[tuple[int, str], dict[str, str]] = {}
     touched = db.execute(
         "SELECT f.source_id, coalesce(s.name, ''), f.kind, f.key, f.value FROM temp.touched_finding f"
         " LEFT JOIN source s ON s.id = f.source_id ORDER BY 1, 3, 4, 5"
@@ -107,8 +107,8 @@ def _concerned(db: sqlite3.Connection, what: tuple[Any, ...]) -> tuple[int, str]
 
 
 def _known(
-    db: sqlite3.Connection, source: int, kind: str, key: str, value: str, cache: dict[tuple[int, str], list[str]]
-) -> list[str]:
+    db: sqlite3.Connection, source: int, kind: str, key: str, value: str, cache: dict[tuple[int, str], dict[str, str]]
+) -> Mapping[str, str]:
     """Every value that could have been meant, over the rules that the finding's claims are of."""
     rules = Rules.from_json(db.execute("SELECT rules FROM source WHERE id = ?", (source,)).fetchone()[0])
     ids = dict(db.execute("SELECT name, id FROM source WHERE role = 'directory'").fetchall())
@@ -122,10 +122,12 @@ def _known(
     }
     if kind == OWNERLESS:
         meant = {rule for rule, values in rules.integration_owner if value in values}
-    found: list[str] = []
+    found: dict[str, str] = {}
     for rule in sorted(meant, key=lambda r: (r.directory, r.attribute)):
         where = (ids[rule.directory], f"{rule.kind}.{rule.field}")
         if where not in cache:
-            cache[where] = list(names(db, where[0], rule.kind, rule.field))
-        found += cache[where]
+            cache[where] = dict(names(db, where[0], rule.kind, rule.field))
+        if len(meant) == 1:
+            return cache[where]
+        found |= cache[where]
     return found
