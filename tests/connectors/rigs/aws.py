@@ -1,0 +1,77 @@
+"""The rig of the `aws` connector: moto's server, behind a proxy that spoils pages (tests/servers)."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from connectors.errors import Forbidden, Incomplete, ServerFault, Throttled, Unauthenticated, Unreachable
+from connectors.values import Resource
+from tests.connectors.rig import Fault, Rig, key_of
+from tests.servers.aws_faults import AwsFaults
+from tests.servers.moto_aws import REGIONS, aws_environment, fill, moto_aws
+
+# The type of each ARN of the estate, by what stands between the account and the name.
+TYPES = {
+    "ec2:instance/": "ec2:instance",
+    "ec2:volume/": "ec2:volume",
+    "ec2:security-group/": "ec2:security-group",
+    "rds:db:": "rds:db",
+    "dynamodb:table/": "dynamodb:table",
+    "sqs:": "sqs:queue",
+    "sns:": "sns:topic",
+    "kms:key/": "kms:key",
+    "secretsmanager:secret:": "secretsmanager:secret",
+    "logs:log-group:": "logs:log-group",
+    "ecs:cluster/": "ecs:cluster",
+    "elasticloadbalancing:targetgroup/": "elasticloadbalancing:targetgroup",
+    "elasticloadbalancing:loadbalancer/": "elasticloadbalancing:loadbalancer",
+    "s3:": "s3:bucket",
+}
+
+
+def type_of(arn: str) -> str:
+    _, _, service, _, _, rest = arn.split(":", 5)
+    return next(kind for start, kind in TYPES.items() if f"{service}:{rest}".startswith(start))
+
+
+class AwsRig(Rig):
+    kind = "aws"
+    role = "integration"
+    faults = {
+        Fault.UNAUTHENTICATED: Unauthenticated,
+        Fault.FORBIDDEN: Forbidden,
+        Fault.SERVER_ERROR: ServerFault,
+        Fault.UNAVAILABLE: ServerFault,
+        Fault.THROTTLED_ONCE: Throttled,
+        Fault.THROTTLED_BARE: Throttled,
+        Fault.EMPTY_BODY: ServerFault,
+        Fault.CUT_BODY: ServerFault,
+        Fault.REPEATED_TOKEN: Incomplete,
+        Fault.REFUSED: Unreachable,
+    }
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        with aws_environment(), moto_aws() as server:
+            self.estate = fill(server, scale=0.5)
+            answers = server.client("resourcegroupstaggingapi").get_paginator("get_resources").paginate()
+            self.pages = sum(1 for _ in answers)
+            assert self.pages >= 3
+            with AwsFaults(server.endpoint, REGIONS[0]).running() as self.proxy:
+                yield
+
+    def options(self) -> dict[str, Any]:
+        return {"endpoint": self.proxy.endpoint, "regions": list(REGIONS)}
+
+    def expected(self) -> set[str]:
+        return {key_of(Resource(arn, type_of(arn), tags=tags)) for arn, tags in self.estate.listed().items()}
+
+    @contextlib.contextmanager
+    def inject(self, fault: Fault, page: int) -> Iterator[None]:
+        with self.proxy.inject(fault, page):
+            yield
+
+
+RIGS = [AwsRig()]
