@@ -172,7 +172,7 @@ class Store:
             report = self._report(name, source, now, held)
             if held:
                 self._keep(name, spool, held, now)
-        if not held:
+        if report.state == "ok":
             report.released = self._release(name)
         report.counts, report.owner_changes, report.transitions = counts, published.changes, transitions
         return report
@@ -242,7 +242,11 @@ class Store:
         held = self.held / f"{name}.db"
         if not held.exists():
             return None
-        return self.run(name, held, accept=True)
+        report = self.run(name, held, accept=True)
+        with self._transaction():
+            sources.unhold(self._db, sources.source_id(self._db, name))
+        self._release(name)
+        return report
 
     # --- plumbing ---------------------------------------------------------------------------------------------------
 

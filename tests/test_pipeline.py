@@ -281,3 +281,55 @@ def test_findings_count_resources_and_suggest(world: World) -> None:
     assert world.query("SELECT resources, examples, suggestions FROM finding") == [
         (12, '["r0","r1","r10"]', '["team-a"]')
     ]
+
+
+def test_only_a_whole_snapshot_releases_what_is_held(world: World) -> None:
+    """A scope that is held stays so while it cannot be read; then a good snapshot releases it."""
+    world.run("corp", *PEOPLE)
+    whole = {"us": [resource("r1", "team-a")], "eu": [resource("r2", "team-a")]}
+    world.run_scopes("aws", whole)
+    assert world.run_scopes("aws", {**whole, "us": []}).state == "held"
+    since = world.clock.now
+    world.clock.now += 60
+    assert world.run_scopes("aws", {**whole, "us": ServerFault("500")}).released is False
+    assert world.query("SELECT state, held_since, held IS NULL FROM source WHERE name = 'aws'") == [
+        ("partial", since, 0)
+    ]
+    report = world.run_scopes("aws", whole)
+    assert (report.state, report.released) == ("ok", True)
+    assert world.query("SELECT state, held_since, held FROM source WHERE name = 'aws'") == [("ok", None, None)]
+
+
+def test_what_the_guard_holds_in_one_scope_does_not_stop_the_others(world: World) -> None:
+    world.run("corp", *PEOPLE)
+    world.run_scopes("aws", {"us": [resource("r1", "team-a")], "eu": [resource("r2", "team-a")]})
+    world.run_scopes("aws", {"us": [], "eu": [resource("r2", "Team B"), resource("r3")]})
+    assert world.owners() == {"r1": "team-a", "r2": "Team B", "r3": "tag_missing -> platform"}
+
+
+def test_a_scope_that_is_no_longer_named_goes_only_by_the_guard(world: World) -> None:
+    """A region that left the list takes all its rows with it: that is held, and may be accepted."""
+    world.run("corp", *PEOPLE)
+    world.run_scopes("aws", {"us": [resource("r1", "team-a")], "eu": [resource("r2", "team-a")]})
+    report = world.run_scopes("aws", {"us": [resource("r1", "team-a")]})
+    assert [(h.subject, report.state) for h in report.held] == [("eu", "held")]
+    assert set(world.owners()) == {"r1", "r2"}
+    assert world.store.accept("aws")
+    assert set(world.owners()) == {"r1"}
+    assert world.query("SELECT name FROM scope WHERE name != 'all'") == [("us",)]
+
+
+def test_a_resource_that_two_scopes_list_counts_once(world: World) -> None:
+    """The same content twice is one row, and survives one of the scopes; different content fails the later scope."""
+    world.run("corp", *PEOPLE)
+    both = resource("bucket", "team-a")
+    report = world.run_scopes("aws", {"us": [both, resource("r1")], "eu": [both, resource("r2")]})
+    assert (report.state, report.rows) == ("ok", 3)
+    world.run_scopes("aws", {"us": Forbidden("no"), "eu": [both, resource("r2")]})
+    world.run_scopes("aws", {"us": [resource("r1")], "eu": [both, resource("r2")]})
+    assert set(world.owners()) == {"bucket", "r1", "r2"}
+    report = world.run_scopes(
+        "aws", {"us": [both, resource("r1")], "eu": [resource("bucket", "Team B"), resource("r2")]}
+    )
+    assert (report.state, report.errors["eu"]["code"]) == ("partial", "bad_data")
+    assert world.owners()["bucket"] == "team-a"

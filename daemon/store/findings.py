@@ -13,6 +13,8 @@ from daemon.rules import Rules
 from daemon.store.directory import names
 
 EXAMPLES = 3
+KEPT = 400 * 86400.0
+"""Seconds for which a resolved finding is kept."""
 OWNERLESS = "integration_owner_unknown"
 
 
@@ -41,6 +43,7 @@ def refresh(db: sqlite3.Connection, *, now: float, suggest: Suggest) -> list[Tra
         " FROM claim_finding f WHERE f.kind = ?",
         (OWNERLESS,),
     )
+    db.execute("DELETE FROM finding WHERE resolved_at < ?", (now - KEPT,))
     transitions = []
     known: dict[tuple[int, str], dict[str, str]] = {}
     touched = db.execute(

@@ -90,7 +90,6 @@ class Reader:
                 )
                 try:
                     db.execute("PRAGMA query_only = ON")
-                    db.execute("PRAGMA mmap_size = 268435456")
                     db.execute("SELECT 1 FROM source LIMIT 1")
                 except BaseException:
                     db.close()

@@ -135,9 +135,9 @@ def mark_scopes(db: sqlite3.Connection, source: int, held: Iterable[str]) -> Non
     )
     # A scope that is no longer named, and whose rows are gone, is gone.
     db.execute(
-        "DELETE FROM scope WHERE source_id = ? AND rows = 0 AND state != 'held'"
-        " AND name NOT IN (SELECT name FROM spool.scope)",
-        (source,),
+        "DELETE FROM scope WHERE source_id = ? AND rows = 0 AND name NOT IN (SELECT name FROM spool.scope)"
+        " AND name NOT IN (SELECT value FROM json_each(?))",
+        (source, orjson.dumps(list(held)).decode()),
     )
     db.execute("DELETE FROM freshness WHERE scope_id NOT IN (SELECT id FROM scope)")
 
@@ -156,12 +156,17 @@ def mark_source(
     error: dict[str, Any] | None = None,
     held: dict[str, Any] | None = None,
 ) -> None:
-    """Record how a run ended. `state` is ok, partial, failed or held."""
+    """Record how a run ended. `state` is ok, partial, failed or held.
+
+    What is held stays so until a whole run, or until something else is held in its place.
+    """
+    told = None if held is None else orjson.dumps(held).decode()
     db.execute(
         "UPDATE source SET state = ?, last_attempt = ?, error = ?,"
         " last_success = CASE WHEN ? = 'ok' THEN ? ELSE last_success END,"
         " failures = CASE WHEN ? IN ('ok', 'held') THEN 0 ELSE failures + 1 END,"
-        " held_since = CASE WHEN ? IS NULL THEN NULL ELSE coalesce(held_since, ?) END, held = ? WHERE id = ?",
+        " held_since = CASE WHEN ? = 'ok' THEN NULL WHEN ? THEN coalesce(held_since, ?) ELSE held_since END,"
+        " held = CASE WHEN ? = 'ok' THEN NULL ELSE coalesce(?, held) END WHERE id = ?",
         (
             state,
             now,
@@ -169,9 +174,11 @@ def mark_source(
             state,
             now,
             state,
-            None if held is None else "",
+            state,
+            told is not None,
             now,
-            None if held is None else orjson.dumps(held).decode(),
+            state,
+            told,
             source,
         ),
     )
@@ -183,3 +190,8 @@ def mark_failed(db: sqlite3.Connection, source: int, *, now: float, error: dict[
         "UPDATE source SET state = 'failed', last_attempt = ?, error = ?, failures = failures + 1 WHERE id = ?",
         (now, orjson.dumps(error).decode(), source),
     )
+
+
+def unhold(db: sqlite3.Connection, source: int) -> None:
+    """Record that nothing of a source is held any more."""
+    db.execute("UPDATE source SET held = NULL, held_since = NULL WHERE id = ?", (source,))
