@@ -1,0 +1,746 @@
+"""The `okta` connector, where Okta and its SDK mislead."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+import connectors.retry
+from config.secrets import resolve
+from connectors.errors import (
+    BadData,
+    ConnectorError,
+    Forbidden,
+    Incomplete,
+    Misconfigured,
+    ServerFault,
+    Throttled,
+    Unauthenticated,
+    Unreachable,
+)
+from connectors.okta import DIRECTORY, ROLES, Okta, OktaOptions
+from connectors.values import Kind, Members, Principal, Record, Ref
+from tests.servers.okta import EVERYONE, Answer, OktaServer
+
+ADA, BO, CHI = "00u00000000000000001", "00u00000000000000002", "00u00000000000000003"
+PAYMENTS, STORAGE = "00g00000000000000001", "00g00000000000000002"
+
+
+@pytest.fixture(autouse=True)
+def sleeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    asked: list[float] = []
+    monkeypatch.setattr(connectors.retry, "sleep", asked.append)
+    return asked
+
+
+@pytest.fixture
+def server() -> Iterator[OktaServer]:
+    """An org of three users and two groups, in pages of one."""
+    with OktaServer(page=1) as server:
+        server.add_user(ADA, "ada@acme.example", displayName="Ada")
+        server.add_user(BO, "bo@acme.example", displayName="Bo")
+        server.add_user(CHI, "chi@acme.example", "DEPROVISIONED", displayName="Chi")
+        server.add_group(PAYMENTS, "Team Payments")
+        server.add_group(STORAGE, "Storage")
+        server.add_member(PAYMENTS, ADA, BO, CHI)
+        server.add_custom_role("cr0Yq6IJxGIr0ouum0g3", "Reader")
+        server.add_custom_role("cr0Zq6IJxGIr0ouum0g3", "Writer")
+        server.assign_role("cr0Yq6IJxGIr0ouum0g3", "Reader", user=ADA)
+        server.assign_role("SUPER_ADMIN", "Super Administrator", user=BO)
+        server.assign_role("SUPER_ADMIN", "Super Administrator", group=PAYMENTS)
+        yield server
+
+
+class Reader:
+    """Builds connectors to a server, and closes them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.open: list[Okta] = []
+
+    def options(self, server: OktaServer, **changes: Any) -> OktaOptions:
+        file = self.folder / "token"
+        file.write_text(server.token)
+        told = {"org_url": server.url, "token": {"file": str(file)}, "ca_file": server.ca_file, "timeout": "10s"}
+        options = OktaOptions.model_validate({k: v for k, v in {**told, **changes}.items() if v is not None})
+        resolve(options)
+        return options
+
+    def __call__(self, server: OktaServer, **changes: Any) -> Okta:
+        connector = Okta(self.options(server, **changes))
+        self.open.append(connector)
+        return connector
+
+
+@pytest.fixture
+def connect(tmp_path: Path) -> Iterator[Reader]:
+    reader = Reader(tmp_path)
+    yield reader
+    for connector in reader.open:
+        connector.close()
+
+
+def users_in(records: list[Record]) -> list[str]:
+    return [r.id for r in records if isinstance(r, Principal) and r.kind is Kind.USER]
+
+
+def members_of(records: list[Record], group: str) -> list[str]:
+    return [m.id for r in records if isinstance(r, Members) and r.group.id == group for m in r.members]
+
+
+# ── nothing is cut short ──
+
+
+def test_a_failure_after_400_of_1000_members_is_no_list_of_400(connect: Reader) -> None:
+    """The SDK's own paging ended normally here, with 400."""
+    with OktaServer(page=200) as server:
+        ids = [server.add_user(f"00u{n:017}", f"user{n}@acme.example") for n in range(1000)]
+        server.add_group(PAYMENTS, "Team Payments")
+        server.add_member(PAYMENTS, *ids)
+        seen: list[Record] = []
+        with server.broken(f"/api/v1/groups/{PAYMENTS}/users", 3, Answer.error("E0000009")):
+            with pytest.raises(ServerFault, match=f"members of group {PAYMENTS}: HTTP 500: E0000009"):
+                for record in connect(server).read(DIRECTORY):
+                    seen.append(record)
+        assert len(members_of(seen, PAYMENTS)) == 400
+        assert members_of(list(connect(server).read(DIRECTORY)), PAYMENTS) == ids
+
+
+LISTS = [
+    (DIRECTORY, "/api/v1/users", 3),
+    (DIRECTORY, "/api/v1/groups", 3),
+    (DIRECTORY, f"/api/v1/groups/{PAYMENTS}/users", 3),
+    (ROLES, "/api/v1/iam/roles", 2),
+    (ROLES, "/api/v1/iam/assignees/users", 2),
+    (ROLES, f"/api/v1/users/{ADA}/roles", 1),
+    (ROLES, f"/api/v1/groups/{STORAGE}/roles", 1),
+]
+FAILURES: list[tuple[Answer, type[ConnectorError]]] = [
+    (Answer(502), ServerFault),
+    (Answer(500, b"<html>oops"), ServerFault),
+    (Answer(503), ServerFault),
+    (Answer(504, headers={"Retry-After": "1"}), ServerFault),
+    (Answer(429), Throttled),
+    (Answer.error("E0000011"), Unauthenticated),
+    (Answer.error("E0000006"), Forbidden),
+    (Answer.error("E0000001"), BadData),
+    (Answer.error("E0000007"), Incomplete),
+    (Answer(404, b"<html>no such page"), Misconfigured),
+    (Answer(200), ServerFault),
+    (Answer(200, b"   "), ServerFault),
+    (Answer(200, b"<html>sign in"), ServerFault),
+    (Answer(200, b'[{"id": "00u'), ServerFault),
+    (Answer(200, b"null"), BadData),
+    (Answer(200, b"{}"), BadData),
+    (Answer(200, b'["x"]'), BadData),
+    (Answer(right=True, cut=True), ServerFault),
+]
+
+
+@pytest.mark.parametrize(("scope", "path", "page"), LISTS, ids=[x[1].removeprefix("/api/v1/") for x in LISTS])
+def test_a_bad_last_page_of_any_list_fails_the_scope(
+    server: OktaServer, connect: Reader, scope: str, path: str, page: int
+) -> None:
+    """Each list of the API, each way to fail: an error of ours that names the place, and never a shorter list."""
+    for answer, error in FAILURES:
+        with server.broken(path, page, answer):
+            with pytest.raises(error, match=r"^127\.0\.0\.1:\d+: ") as caught:
+                list(connect(server).read(scope))
+        assert type(caught.value) is error, answer
+
+
+def test_each_role_list_is_read_whole(server: OktaServer, connect: Reader) -> None:
+    """Roles: standard ones by their type, custom ones by their id, and what nobody holds."""
+    records = list(connect(server).read(ROLES))
+    assert [r for r in records if isinstance(r, Principal)] == [
+        Principal(Kind.ROLE, "cr0Yq6IJxGIr0ouum0g3", "Reader"),
+        Principal(Kind.ROLE, "cr0Zq6IJxGIr0ouum0g3", "Writer"),
+        Principal(Kind.ROLE, "SUPER_ADMIN", "Super Administrator"),
+    ]
+    # Ada and Bo have SUPER_ADMIN through Payments as well; only the group's own assignment says so.
+    assert [(r.group.id, r.members) for r in records if isinstance(r, Members)] == [
+        ("cr0Yq6IJxGIr0ouum0g3", (Ref(Kind.USER, ADA),)),
+        ("SUPER_ADMIN", (Ref(Kind.USER, BO),)),
+        ("SUPER_ADMIN", (Ref(Kind.GROUP, PAYMENTS),)),
+    ]
+
+
+@pytest.mark.parametrize("one_header", [False, True])
+def test_both_forms_of_the_link_header_are_followed(server: OktaServer, connect: Reader, one_header: bool) -> None:
+    """Okta sends two Link headers, `self` first; the SDK's helper looks at the first alone, and would stop."""
+    server.one_link_header = one_header
+    assert users_in(list(connect(server).read(DIRECTORY))) == [ADA, BO, CHI]
+
+
+@pytest.mark.parametrize(
+    ("link", "error"),
+    [
+        ('<https://acme.okta.com/api/v1/users>; rel="next"', Incomplete),
+        ('<https://acme.okta.com/api/v1/users?after=>; rel="next"', Incomplete),
+    ],
+)
+def test_a_next_page_without_a_cursor_is_no_end(
+    server: OktaServer, connect: Reader, link: str, error: type[ConnectorError]
+) -> None:
+    """A next page that cannot be asked for fails the scope."""
+    with server.broken("/api/v1/users", 1, Answer(200, b"[]", {"Link": link})), pytest.raises(error):
+        list(connect(server).read(DIRECTORY))
+
+
+@pytest.mark.parametrize("body", [b'{"value": [], "_links": {"next": 7}}', b'{"value": [], "_links": {"next": {}}}'])
+def test_a_next_page_in_the_body_that_makes_no_sense_is_no_end(
+    server: OktaServer, connect: Reader, body: bytes
+) -> None:
+    """The same, where lists about roles have it."""
+    with server.broken("/api/v1/iam/assignees/users", 1, Answer(200, body)), pytest.raises(BadData):
+        list(connect(server).read(ROLES))
+
+
+def test_a_user_deactivated_while_users_are_read_comes_once(server: OktaServer, connect: Reader) -> None:
+    """With one list for the active and one for the deactivated, Bo would come twice, or not at all."""
+    records = connect(server).read(DIRECTORY)
+    first = next(records)
+    server.update_user(BO, "DEPROVISIONED")
+    server.update_user(CHI, "ACTIVE")
+    assert users_in([first, *records]) == [ADA, BO, CHI]
+
+
+def test_a_list_that_shows_nothing_hides_everything(server: OktaServer, connect: Reader) -> None:
+    """Okta leaves out what a login may not see. No org is without users or groups, so an empty list is a refusal."""
+    server.delete_group(EVERYONE)
+    server.delete_group(PAYMENTS)
+    server.delete_group(STORAGE)
+    with pytest.raises(Forbidden, match="Okta shows no groups") as caught:
+        list(connect(server).read(DIRECTORY))
+    assert caught.value.permission == "okta.groups.read"
+    with OktaServer() as empty:
+        with pytest.raises(Forbidden, match="Okta shows no users"):
+            list(connect(empty).read(DIRECTORY))
+        checks = list(connect(empty).check())
+    assert [(c.what, c.ok) for c in checks] == [
+        ("read users", False),
+        ("read groups", True),
+        ("read custom roles", True),
+        ("read users with roles", True),
+    ]
+
+
+# ── what the rows mean ──
+
+
+def test_profiles_become_names_addresses_and_attributes(connect: Reader) -> None:
+    """Login and e-mail both match `email`; lists stay lists, numbers and truths become text, nulls are left out."""
+    with OktaServer() as server:
+        server.add_user(
+            ADA,
+            "ada",
+            email="ada@acme.example",
+            secondEmail="ada@home.example",
+            displayName="Ada \ud800",
+            department="工程",
+            floor=3,
+            remote=True,
+            teams=["a", "b", None],
+            nothing=[],
+            odd={"x": 1},
+            managerId=BO,
+        )
+        server.add_user(BO, "bo@acme.example", firstName="Bo", lastName="Ek", managerId="4711")
+        server.add_group(PAYMENTS, "Team Payments", type_="APP_GROUP", samAccountName="pay", description="Money")
+        records = list(connect(server).read(DIRECTORY))
+    assert records[0] == Principal(
+        Kind.USER,
+        ADA,
+        "Ada \ud800",
+        "ada@acme.example",
+        manager=BO,
+        aliases=("ada",),
+        attributes={
+            "login": "ada",
+            "secondEmail": "ada@home.example",
+            "displayName": "Ada \ud800",
+            "department": "工程",
+            "floor": "3",
+            "remote": "true",
+            "teams": ["a", "b"],
+            "managerId": BO,
+        },
+    )
+    assert isinstance(records[1], Principal)
+    assert (records[1].name, records[1].email, records[1].manager) == ("Bo Ek", "bo@acme.example", None)
+    assert records[2] == Principal(
+        Kind.GROUP, PAYMENTS, "Team Payments", attributes={"samAccountName": "pay", "description": "Money"}
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "row"),
+    [
+        ("/api/v1/users", {"status": "ACTIVE", "profile": {}}),
+        ("/api/v1/users", {"id": "", "status": "ACTIVE", "profile": {}}),
+        ("/api/v1/users", {"id": "00u1", "profile": {}}),
+        ("/api/v1/users", {"id": "00u1", "status": "ACTIVE"}),
+        ("/api/v1/groups", {"id": 7, "profile": {}}),
+        ("/api/v1/groups", {"id": "00g1", "profile": None}),
+        (f"/api/v1/groups/{PAYMENTS}/users", {"profile": {}}),
+    ],
+)
+def test_a_row_without_what_every_row_has_is_an_error(
+    server: OktaServer, connect: Reader, path: str, row: dict[str, Any]
+) -> None:
+    """An object that cannot be understood is never left out."""
+    with server.broken(path, 1, Answer(200, json.dumps([row]).encode())), pytest.raises(BadData, match="has no"):
+        list(connect(server).read(DIRECTORY))
+
+
+def test_a_status_nobody_knows_is_not_active(server: OktaServer, connect: Reader) -> None:
+    """Only who is known to be able to act is active."""
+    row = {"id": ADA, "status": "HIBERNATING", "profile": {"login": "ada"}}
+    with server.broken("/api/v1/users", 1, Answer(200, json.dumps([row]).encode())):
+        ada = next(connect(server).read(DIRECTORY))
+    assert isinstance(ada, Principal)
+    assert not ada.active
+
+
+# ── only what is wanted ──
+
+
+def test_nothing_is_read_that_owns_nothing(server: OktaServer, connect: Reader) -> None:
+    """No roles without `role.*`, and no groups where only users own."""
+    connector = connect(server)
+    connector.kinds = frozenset({Kind.USER, Kind.GROUP})
+    assert connector.scopes() == [DIRECTORY]
+    assert [c.what for c in connector.check()] == ["read users", "read groups"]
+    connector = connect(server)
+    connector.kinds = frozenset({Kind.USER})
+    server.requests.clear()
+    assert users_in(list(connector.read(DIRECTORY))) == [ADA, BO, CHI]
+    assert {path.partition("?")[0] for _, path in server.requests} == {"/api/v1/users"}
+    connector.kinds = frozenset({Kind.USER, Kind.ROLE})
+    assert connector.scopes() == [DIRECTORY, ROLES]
+    assert members_of(list(connector.read(DIRECTORY)), PAYMENTS) == [ADA, BO, CHI]
+
+
+def test_pages_are_as_large_as_okta_recommends(connect: Reader) -> None:
+    """450 users take three requests, and the login's credentials are not asked for."""
+    with OktaServer() as server:
+        for n in range(450):
+            server.add_user(f"00u{n:017}", f"user{n}@acme.example")
+        connector = connect(server)
+        connector.kinds = frozenset({Kind.USER})
+        assert len(users_in(list(connector.read(DIRECTORY)))) == 450
+        assert len(server.requests) == 3
+
+
+# ── who may read ──
+
+
+def test_roles_may_be_forbidden_without_harm_to_the_rest(server: OktaServer, connect: Reader) -> None:
+    """A login that may not see administrators reads users and groups; `check` says what is missing."""
+    server.permissions.remove("okta.iam.read")
+    connector = connect(server)
+    assert users_in(list(connector.read(DIRECTORY))) == [ADA, BO, CHI]
+    with pytest.raises(Forbidden) as caught:
+        list(connector.read(ROLES))
+    assert caught.value.permission == "okta.iam.read"
+    assert "okta.roles.read" in caught.value.remedy
+    bad = [c for c in connector.check() if not c.ok]
+    assert [c.what for c in bad] == ["read custom roles", "read users with roles"]
+    assert all("okta.iam.read" in c.remedy for c in bad)
+
+
+@pytest.mark.parametrize("missing", ["okta.users.read", "okta.groups.read"])
+def test_the_missing_permission_is_named(server: OktaServer, connect: Reader, missing: str) -> None:
+    """403 names what to grant."""
+    server.permissions.remove(missing)
+    with pytest.raises(Forbidden, match="E0000006 You do not have permission") as caught:
+        list(connect(server).read(DIRECTORY))
+    assert caught.value.permission == missing
+    assert missing in caught.value.remedy
+
+
+def test_a_wrong_token_is_said_to_be_one(server: OktaServer, connect: Reader, sleeps: list[float]) -> None:
+    """401 is not tried again, in `check` as in a run."""
+    server.token = "another"
+    connector = Okta(connect.options(server))
+    server.token = "changed"
+    connect.open.append(connector)
+    for ask in (lambda: list(connector.read(DIRECTORY)), lambda: list(connector.check())):
+        with pytest.raises(Unauthenticated, match="E0000011 Invalid token provided"):
+            ask()
+    assert len(server.requests) == 2
+    assert sleeps == []
+
+
+# ── the token stays here ──
+
+
+def test_the_token_follows_no_link_and_no_redirect(server: OktaServer, connect: Reader) -> None:
+    """Of a link to the next page only the cursor is used; a redirect is an error."""
+    with OktaServer() as elsewhere:
+        server.link_origin = elsewhere.url
+        assert users_in(list(connect(server).read(DIRECTORY))) == [ADA, BO, CHI]
+        assert len([r for r in connect(server).read(ROLES) if isinstance(r, Principal)]) == 3
+        for status in (301, 302, 307, 308):
+            away = Answer(status, headers={"Location": f"{elsewhere.url}/api/v1/users"})
+            with server.broken("/api/v1/users", 2, away), pytest.raises(Misconfigured, match=f"HTTP {status}"):
+                list(connect(server).read(DIRECTORY))
+        assert elsewhere.requests == []
+
+
+def test_the_token_is_in_no_log_line(
+    server: OktaServer, connect: Reader, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """At level DEBUG, with every logger on, through success and failure; nor in a message or a repr."""
+    connector = connect(server)
+    list(connector.read(DIRECTORY))  # loads the SDK, and with it its loggers
+    for name in ("", *logging.root.manager.loggerDict):
+        logger = logging.getLogger(name)
+        logger.disabled = False
+        caplog.set_level(logging.DEBUG, logger=name)
+    told = [repr(connector.options), str(connector.options)]
+    list(connector.read(ROLES))
+    for answer in (Answer.error("E0000011"), Answer(200), Answer(refuse=True), Answer(500)):
+        with server.broken("/api/v1/users", 2, answer), pytest.raises(ConnectorError) as caught:
+            list(connect(server).read(DIRECTORY))
+        told += [repr(caught.value), caught.value.message, caught.value.remedy, repr(caught.value.__cause__)]
+    logging.getLogger("test").debug("the log is on")
+    out, err = capfd.readouterr()
+    everything = "\n".join([caplog.text, out, err, *told])
+    assert "the log is on" in everything
+    assert server.token in server.authorizations[-1]
+    for hidden in (server.token, "SSWS", "Authorization"):
+        assert hidden not in everything
+
+
+def test_only_our_configuration_counts(
+    server: OktaServer, connect: Reader, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The SDK would read okta.yaml where it runs, and OKTA_CLIENT_*: whoever writes there would get the token."""
+    Path(tmp_path, "okta.yaml").write_text("okta:\n  client:\n    orgUrl: https://127.0.0.1:1\n    token: wrong\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OKTA_CLIENT_ORGURL", "https://127.0.0.1:1")
+    monkeypatch.setenv("OKTA_CLIENT_TOKEN", "wrong")
+    assert users_in(list(connect(server).read(DIRECTORY))) == [ADA, BO, CHI]
+
+
+# ── rate limits ──
+
+
+def limits(server: OktaServer, *, limit: int, remaining: int, seconds: int) -> dict[str, str]:
+    """Headers as Okta sends them, by the server's clock."""
+    names = ("Limit", "Remaining", "Reset")
+    return {
+        f"X-Rate-Limit-{n}": str(v) for n, v in zip(names, (limit, remaining, int(server.clock) + seconds), strict=True)
+    }
+
+
+def test_a_429_waits_until_the_reset_by_the_servers_clock(
+    server: OktaServer, connect: Reader, sleeps: list[float]
+) -> None:
+    """The server's clock is not ours (in these tests it stands still), yet the wait is right."""
+    answer = Answer.error("E0000047", headers=limits(server, limit=600, remaining=0, seconds=37), times=1)
+    with server.broken("/api/v1/users", 2, answer):
+        assert users_in(list(connect(server).read(DIRECTORY))) == [ADA, BO, CHI]
+    assert sleeps == [38.0]
+
+
+def test_a_429_for_too_many_at_once_waits_too(server: OktaServer, connect: Reader, sleeps: list[float]) -> None:
+    """The concurrency limit tells limit and remaining as 0."""
+    answer = Answer.error("E0000047", headers=limits(server, limit=0, remaining=0, seconds=2), times=2)
+    with server.broken("/api/v1/users", 1, answer):
+        assert users_in(list(connect(server).read(DIRECTORY))) == [ADA, BO, CHI]
+    assert sleeps == [3.0, 3.0]
+
+
+def test_a_429_that_asks_for_too_long_fails_at_once(server: OktaServer, connect: Reader, sleeps: list[float]) -> None:
+    """The scheduler comes back when the server says."""
+    answer = Answer.error("E0000047", headers=limits(server, limit=600, remaining=0, seconds=900))
+    with server.broken("/api/v1/users", 2, answer), pytest.raises(Throttled, match="E0000047") as caught:
+        list(connect(server).read(DIRECTORY))
+    assert caught.value.retry_after == 901
+    assert sleeps == []
+
+
+@pytest.mark.parametrize("broken", [{"X-Rate-Limit-Reset": "soon"}, {"X-Rate-Limit-Reset": ""}])
+def test_a_429_with_senseless_headers_backs_off(
+    server: OktaServer, connect: Reader, sleeps: list[float], broken: dict[str, str]
+) -> None:
+    """Without a time that makes sense, ours."""
+    with server.broken("/api/v1/users", 2, Answer.error("E0000047", headers=broken)):
+        with pytest.raises(Throttled) as caught:
+            list(connect(server).read(DIRECTORY))
+    assert caught.value.retry_after is None
+    assert len(sleeps) == connectors.retry.ATTEMPTS - 1
+
+
+def test_half_of_each_rate_limit_is_left_to_others(connect: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over a whole read of some minutes: no 429, and in no minute more than half of a bucket's requests."""
+    with OktaServer(page=1) as server:
+        for n in range(25):
+            server.add_user(f"00u{n:017}", f"user{n}@acme.example")
+        server.limit = 20
+        asked: list[float] = []
+
+        def sleep(seconds: float) -> None:
+            asked.append(seconds)
+            server.advance(seconds)
+
+        monkeypatch.setattr(connectors.retry, "sleep", sleep)
+        connector = connect(server)
+        assert len(users_in(list(connector.read(DIRECTORY)))) == 25
+        assert server.throttled == 0
+        assert max(server._used.values()) == 10
+        assert len(asked) == 4  # 25 pages of users, and of Everyone's members
+        assert all(1 <= seconds <= 61 for seconds in asked)
+
+
+def test_what_others_use_is_heeded(server: OktaServer, connect: Reader, sleeps: list[float]) -> None:
+    """With a tenth left, whoever took the rest, the next request waits for the next window, at most LONGEST_WAIT."""
+    body = json.dumps([{"id": ADA, "status": "ACTIVE", "profile": {}}]).encode()
+    more = {"Link": '<https://x.example/?after=++/v>; rel="next"'}
+    for seconds, waits in ((20, 21), (5000, connectors.retry.LONGEST_WAIT)):
+        sleeps.clear()
+        answer = Answer(200, body, {**limits(server, limit=600, remaining=60, seconds=seconds), **more})
+        with server.broken("/api/v1/users", 1, answer), pytest.raises(ConnectorError):
+            list(connect(server).read(DIRECTORY))  # it gives a cursor that the next request is refused for
+        assert sleeps == [pytest.approx(waits, abs=5)]
+
+
+# ── the wire ──
+
+
+def test_a_silent_server_is_given_up(server: OktaServer, connect: Reader) -> None:
+    """The SDK's own time-out is none at all."""
+    with (
+        server.broken("/api/v1/users", 1, Answer(stall=True)),
+        pytest.raises(Unreachable, match=r"no answer in 0\.05 s"),
+    ):
+        list(connect(server, timeout="50ms").read(DIRECTORY))
+
+
+def test_an_unknown_authority_is_a_clear_error(server: OktaServer, connect: Reader, tmp_path: Path) -> None:
+    """TLS is verified, and the remedy names the option."""
+    with pytest.raises(Unreachable, match="TLS failed") as caught:
+        list(connect(server, ca_file=None).read(DIRECTORY))
+    assert "ca_file" in caught.value.remedy
+    assert server.authorizations == []
+    for wrong in (tmp_path / "missing.pem", tmp_path / "token"):
+        with pytest.raises(Misconfigured, match=f"ca_file: {wrong}"):
+            list(connect(server, ca_file=str(wrong)).read(DIRECTORY))
+
+
+def test_refused_and_unknown_hosts_are_unreachable(connect: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both name the host."""
+    server = OktaServer()
+
+    def unknown(host: str | bytes | None, *_: Any, **__: Any) -> Any:
+        if host == "127.0.0.1":
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 1))]
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    for url in ("https://127.0.0.1:1", "https://no-such-org.invalid"):
+        with pytest.raises(Unreachable, match=f"cannot connect to {url[8:].partition(':')[0]}"):
+            list(connect(server, org_url=url, ca_file=None).read(DIRECTORY))
+
+
+def test_a_proxy_is_used(server: OktaServer, connect: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The option's, else the environment's, which can except hosts."""
+    dead = "http://127.0.0.1:1"
+    for name in ("HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(Unreachable, match="cannot connect to 127"):
+        list(connect(server, proxy=dead).read(DIRECTORY))
+    monkeypatch.setenv("https_proxy", dead)
+    with pytest.raises(Unreachable, match="cannot connect to 127"):
+        list(connect(server).read(DIRECTORY))
+    assert server.requests == []
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert users_in(list(connect(server).read(DIRECTORY))) == [ADA, BO, CHI]
+
+
+def test_the_endpoint_stands_in_for_the_org(server: OktaServer, connect: Reader) -> None:
+    """A gateway in front of the org: requests go there."""
+    connector = connect(server, org_url="https://acme.okta.com", endpoint=f"{server.url}/")
+    assert users_in(list(connector.read(DIRECTORY))) == [ADA, BO, CHI]
+
+
+# ── OAuth ──
+
+
+@pytest.fixture(scope="module")
+def keys() -> tuple[str, str]:
+    """An RSA key, private and public, as PEM."""
+    from jwcrypto.jwk import JWK  # type: ignore[import-untyped]
+
+    key = JWK.generate(kty="RSA", size=2048, kid="the-key")
+    return key.export_to_pem(private_key=True, password=None).decode(), key.export_to_pem().decode()
+
+
+def oauth(folder: Path, key: str, **more: Any) -> dict[str, Any]:
+    file = folder / "key"
+    file.write_text(key)
+    return {"token": None, "client_id": "0oaService", "private_key": {"file": str(file)}, **more}
+
+
+@pytest.mark.parametrize("form", ["pem", "jwk"])
+def test_an_app_with_a_private_key_reads_all(
+    server: OktaServer, connect: Reader, tmp_path: Path, keys: tuple[str, str], form: str
+) -> None:
+    """The key signs for an access token, which the server verifies; one for each scope, and none is asked for twice."""
+    from jwcrypto.jwk import JWK
+
+    private, public = keys
+    server.clients["0oaService"] = public
+    key = private if form == "pem" else JWK.from_pem(private.encode()).export_private()
+    connector = connect(server, **oauth(tmp_path, key))
+    assert users_in(list(connector.read(DIRECTORY))) == [ADA, BO, CHI]
+    assert members_of(list(connector.read(ROLES)), "SUPER_ADMIN") == [BO, PAYMENTS]
+    assert [path for method, path in server.requests if method == "POST"] == ["/oauth2/v1/token"] * 2
+    assert all(a.startswith("Bearer ") for a in server.authorizations if a)
+    assert all(c.ok for c in connector.check())
+
+
+def test_an_access_token_that_ends_is_renewed(
+    server: OktaServer, connect: Reader, tmp_path: Path, keys: tuple[str, str]
+) -> None:
+    """In time, and with a new assertion: Okta takes each only once."""
+    server.clients["0oaService"] = keys[1]
+    server.token_life = 1
+    assert users_in(list(connect(server, **oauth(tmp_path, keys[0])).read(DIRECTORY))) == [ADA, BO, CHI]
+    posts = [path for method, path in server.requests if method == "POST"]
+    assert len(posts) == len(server.requests) / 2
+
+
+def test_an_app_without_the_roles_scope_reads_the_rest(
+    server: OktaServer, connect: Reader, tmp_path: Path, keys: tuple[str, str]
+) -> None:
+    """A token is refused whole for one scope that is not granted: hence two."""
+    server.clients["0oaService"] = keys[1]
+    server.granted.remove("okta.roles.read")
+    connector = connect(server, **oauth(tmp_path, keys[0]))
+    assert users_in(list(connector.read(DIRECTORY))) == [ADA, BO, CHI]
+    with pytest.raises(Forbidden, match="access token: HTTP 400: invalid_scope"):
+        list(connector.read(ROLES))
+
+
+def test_an_app_that_is_not_known_is_unauthenticated(
+    server: OktaServer, connect: Reader, tmp_path: Path, keys: tuple[str, str]
+) -> None:
+    """A wrong client id, or a key that the app does not list."""
+    with pytest.raises(Unauthenticated, match="access token: HTTP 401: invalid_client") as caught:
+        list(connect(server, **oauth(tmp_path, keys[0])).read(DIRECTORY))
+    assert "private_key" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (Answer(500), ServerFault),
+        (Answer(429), Throttled),
+        (Answer(200), ServerFault),
+        (Answer(200, b'{"access_tok'), ServerFault),
+        (Answer(200, b"[]"), ServerFault),
+        (Answer(200, b"{}"), BadData),
+        (Answer(400, b'{"error": "invalid_dpop_proof", "error_description": "DPoP"}'), Unauthenticated),
+        (Answer(302, headers={"Location": "https://127.0.0.1:1/"}), Misconfigured),
+    ],
+)
+def test_a_token_endpoint_that_fails_is_a_clear_error(
+    server: OktaServer,
+    connect: Reader,
+    tmp_path: Path,
+    keys: tuple[str, str],
+    answer: Answer,
+    error: type[ConnectorError],
+) -> None:
+    """Whatever the SDK makes of it."""
+    server.clients["0oaService"] = keys[1]
+    with server.broken("/oauth2/v1/token", 1, answer), pytest.raises(error, match="access token") as caught:
+        list(connect(server, **oauth(tmp_path, keys[0])).read(DIRECTORY))
+    assert type(caught.value) is error
+
+
+@pytest.mark.parametrize("spoilt", ["nonsense-of-a-key", '{"kty": "RSA", "n": "secretpart"}', "{true", "/"])
+def test_a_spoilt_key_is_told_without_being_shown(
+    server: OktaServer, connect: Reader, tmp_path: Path, spoilt: str
+) -> None:
+    """A parser's message can quote what it met."""
+    with pytest.raises(Misconfigured, match="is no RSA private key") as caught:
+        list(connect(server, **oauth(tmp_path, spoilt)).read(DIRECTORY))
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+    assert spoilt == "/" or spoilt not in str(caught.value)
+
+
+def test_a_token_with_a_space_is_refused_unsent(server: OktaServer, connect: Reader) -> None:
+    """As when a whole header was pasted; the value is not shown."""
+    right, server.token = server.token, f"SSWS {server.token}"
+    with pytest.raises(Misconfigured, match="such as a space") as caught:
+        list(connect(server).read(DIRECTORY))
+    assert right not in str(caught.value)
+    assert server.requests == []
+
+
+TOKEN, KEY = {"env": "OKTA_TOKEN"}, {"file": "/run/secrets/okta-key"}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, "give one login: either token, or client_id with private_key"),
+        ({"token": TOKEN, "client_id": "0oa", "private_key": KEY}, "give one login"),
+        ({"token": TOKEN, "client_id": "0oa"}, "belong together"),
+        ({"client_id": "0oa"}, "belong together"),
+        ({"private_key": KEY}, "belong together"),
+        ({"token": "00literal"}, "a literal secret is refused"),
+        ({"token": TOKEN, "org_url": "http://acme.okta.com"}, "org_url must use https"),
+        ({"token": TOKEN, "org_url": "acme.okta.com"}, "org_url must be an https:// URL"),
+        ({"token": TOKEN, "org_url": "https://acme-admin.okta.com"}, "leave out -admin"),
+        ({"token": TOKEN, "org_url": "https://acme.okta.com/api/v1"}, "without a path"),
+        ({"token": TOKEN, "org_url": "https://me:pw@acme.okta.com"}, "without a path"),
+        ({"token": TOKEN, "org_url": None}, "Field required"),
+    ],
+)
+def test_options_that_cannot_work_are_refused(options: dict[str, Any], said: str) -> None:
+    """One login, whole; the org's own URL, over TLS."""
+    told = {"org_url": "https://acme.okta.com", **options}
+    with pytest.raises(ValidationError, match=said) as caught:
+        OktaOptions.model_validate({k: v for k, v in told.items() if v is not None})
+    assert "00literal" not in str(caught.value)
+    assert "me:pw" not in str(caught.value)
+
+
+def test_closing_twice_or_unused_is_fine(server: OktaServer, connect: Reader) -> None:
+    """`close` is called whatever happened."""
+    connect(server).close()
+    connector = connect(server)
+    next(connector.read(DIRECTORY))
+    connector.close()
+    connector.close()
+
+
+def test_the_sdk_still_misleads(server: OktaServer, caplog: pytest.LogCaptureFixture) -> None:
+    """Why its paging helper and its HTTP client are not used. When this fails, look at `connectors/okta.py` again."""
+    from multidict import CIMultiDict
+    from okta.http_client import HTTPClient
+    from okta.pagination import PaginationHelper
+
+    both = CIMultiDict([("Link", '<https://x/>; rel="self"'), ("Link", '<https://x/?after=2>; rel="next"')])
+    assert PaginationHelper.extract_next_cursor(both) is None  # type: ignore[arg-type]
+    caplog.set_level(logging.DEBUG, logger="okta-sdk-python")
+    logging.getLogger("okta-sdk-python").disabled = False
+    headers = {"Authorization": f"SSWS {server.token}"}
+    client = HTTPClient({"headers": {}})  # type: ignore[no-untyped-call]
+    request = {"method": "GET", "url": "https://127.0.0.1:1", "headers": headers, "data": None, "form": None}
+    asyncio.run(client.send_request(request))  # type: ignore[no-untyped-call]
+    assert server.token in caplog.text
