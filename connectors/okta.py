@@ -149,9 +149,10 @@ class Okta(Connector):
                 ref = Ref(kind, self._text(holder, "id", f"a {kind}"))
                 for row in self._rows(api, ref.id):
                     # A user's list also tells what comes through groups, which are asked themselves.
-                    if row.get("assignmentType") != kind.upper() or row.get("status") == "INACTIVE":
+                    through = self._text(row, "assignmentType", f"a role of {ref.id}")
+                    if through != kind.upper() or row.get("status") == "INACTIVE":
                         continue
-                    role = Ref(Kind.ROLE, self._text(row, "role" if "role" in row else "type", f"a role of {ref.id}"))
+                    role = Ref(Kind.ROLE, self._text(row, "role" if row.get("role") else "type", "a role"))
                     if role.id not in known:
                         known.add(role.id)
                         yield Principal(Kind.ROLE, role.id, plain(row.get("label")) or role.id)

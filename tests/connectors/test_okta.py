@@ -284,6 +284,8 @@ def test_profiles_become_names_addresses_and_attributes(connect: Reader) -> None
 @pytest.mark.parametrize(
     ("path", "row"),
     [
+        (f"/api/v1/users/{ADA}/roles", {"type": "ORG_ADMIN"}),
+        (f"/api/v1/groups/{STORAGE}/roles", {"assignmentType": "GROUP", "role": None}),
         ("/api/v1/users", {"status": "ACTIVE", "profile": {}}),
         ("/api/v1/users", {"id": "", "status": "ACTIVE", "profile": {}}),
         ("/api/v1/users", {"id": "00u1", "profile": {}}),
@@ -298,7 +300,7 @@ def test_a_row_without_what_every_row_has_is_an_error(
 ) -> None:
     """An object that cannot be understood is never left out."""
     with server.broken(path, 1, Answer(200, json.dumps([row]).encode())), pytest.raises(BadData, match="has no"):
-        list(connect(server).read(DIRECTORY))
+        list(connect(server).read(ROLES if path.endswith("roles") else DIRECTORY))
 
 
 def test_a_status_nobody_knows_is_not_active(server: OktaServer, connect: Reader) -> None:
