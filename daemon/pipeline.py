@@ -105,9 +105,7 @@ class Store:
             changed = sources.configure(self._db, wanted)
             for source in changed.rematch:
                 directory.index_all(self._db, source)
-            for source in changed.reresolve:
-                claims.forget(self._db, source)
-            _, transitions = self._resolve_and_publish(changed.reresolve, now)
+            _, transitions = self._resolve_and_publish(changed.reresolve, now, anew=True)
         return transitions
 
     def _forget_integration(self, source: int, name: str, now: float) -> None:
@@ -177,12 +175,19 @@ class Store:
         report.counts, report.owner_changes, report.transitions = counts, published.changes, transitions
         return report
 
-    def _resolve_and_publish(self, dirty: Sequence[int], now: float) -> tuple[publish.Published, list[Transition]]:
-        """Resolve what the temporary tables name: resources of the integrations `dirty`, and claims of any."""
+    def _resolve_and_publish(
+        self, dirty: Sequence[int], now: float, *, anew: bool = False
+    ) -> tuple[publish.Published, list[Transition]]:
+        """Resolve what the temporary tables name: resources of the integrations `dirty`, and claims of any.
+
+        With `anew`, all of those integrations' resources.
+        """
         db = self._db
         directories = SqlDirectories(db)
         outcomes = Outcomes(db, directories)
         for source in dirty:
+            if anew:
+                claims.forget(db, source)
             Claims(db, source, directories, outcomes).assign()
         concerned = db.execute(
             "SELECT DISTINCT c.source_id FROM temp.dirty_claim d JOIN claim c ON c.id = d.claim_id ORDER BY 1"

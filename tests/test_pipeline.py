@@ -333,3 +333,15 @@ def test_a_resource_that_two_scopes_list_counts_once(world: World) -> None:
     )
     assert (report.state, report.errors["eu"]["code"]) == ("partial", "bad_data")
     assert world.owners()["bucket"] == "team-a"
+
+
+def test_new_rules_of_two_integrations_at_once(tmp_path: Path) -> None:
+    """What is resolved anew together is not mixed: each integration by its own rules."""
+    world = World(tmp_path, configuration(integration("one"), integration("two")))
+    world.run("corp", *PEOPLE)
+    world.run("one", resource("r1", "team-a", team="Team B"))
+    world.run("two", resource("r2", "team-a", team="Team B"))
+    world.configure(configuration(integration("one", owned_by("team")), integration("two", fallback="team-a")))
+    assert world.owners() == {"r1": "Team B", "r2": "team-a"}
+    assert world.query("SELECT count(*) FROM resource r JOIN claim c ON c.id = r.claim_id WHERE c.source_id != r.source_id") == [(0,)]  # fmt: skip
+    world.close()

@@ -42,14 +42,18 @@ class Claims:
     # --- which tag speaks -------------------------------------------------------------------------------------------
 
     def assign(self) -> None:
-        """Find the claim of every resource in `temp.dirty`, and of those below it that inherit; mark them to render."""
+        """Find the claim of every resource in `temp.dirty`, and of those below it that inherit; mark them to render.
+
+        All of `temp.dirty` is this integration's.
+        """
         self._fallback_claim()
         low = -1
         while True:
             rows = self._db.execute(
                 "SELECT r.id, r.key, r.tags, r.parent_key, r.claim_id, r.tagged_key FROM temp.dirty d"
-                " JOIN resource r ON r.id = d.resource_id WHERE d.resource_id > ? ORDER BY d.resource_id LIMIT ?",
-                (low, _CHUNK),
+                " JOIN resource r ON r.id = d.resource_id AND r.source_id = ?"
+                " WHERE d.resource_id > ? ORDER BY d.resource_id LIMIT ?",
+                (self._source, low, _CHUNK),
             ).fetchall()
             if not rows:
                 # Each round follows the heirs of the round before, until no row's tag has changed.
@@ -70,11 +74,12 @@ class Claims:
             claim = self._intern(own)
             if (claim, tagged) != (old_claim, old_tagged):
                 updates.append((claim, tagged, resource_id))
-                moved.append((resource_id, old_claim))
+                moved.append((resource_id, old_claim, claim))
         self._db.executemany("UPDATE resource SET claim_id = ?, tagged_key = ? WHERE id = ?", updates)
-        self._db.executemany("INSERT OR IGNORE INTO temp.moved VALUES (?)", [(i,) for i, _ in moved])
+        self._db.executemany("INSERT OR IGNORE INTO temp.moved VALUES (?)", [(i,) for i, _, _ in moved])
         self._db.executemany(
-            "INSERT OR IGNORE INTO temp.left_claim VALUES (?)", [(c,) for _, c in moved if c is not None]
+            "INSERT OR IGNORE INTO temp.touched_claim VALUES (?)",
+            {(c,) for _, *both in moved for c in both if c is not None},
         )
 
     def _next_round(self) -> bool:
@@ -264,13 +269,13 @@ def forget(db: sqlite3.Connection, source: int) -> None:
 
 
 def sweep(db: sqlite3.Connection) -> None:
-    """Drop the claims that the last of their resources has left, and mark what findings that touches."""
+    """Mark the findings of the claims that resources joined or left, and drop those that the last has left."""
     db.execute(
         "INSERT OR IGNORE INTO temp.touched_finding SELECT f.source_id, f.kind, f.key, f.value"
-        " FROM temp.left_claim l JOIN claim_finding f ON f.claim_id = l.claim_id"
+        " FROM temp.touched_claim l JOIN claim_finding f ON f.claim_id = l.claim_id"
     )
     db.execute(
-        "DELETE FROM temp.left_claim WHERE EXISTS (SELECT 1 FROM resource r WHERE r.claim_id = left_claim.claim_id)"
+        "DELETE FROM temp.touched_claim WHERE EXISTS (SELECT 1 FROM resource r WHERE r.claim_id = touched_claim.claim_id)"
     )
     for table, column in (("claim_finding", "claim_id"), ("term", "claim_id"), ("claim", "id")):
-        db.execute(f"DELETE FROM {table} WHERE {column} IN (SELECT claim_id FROM temp.left_claim)")
+        db.execute(f"DELETE FROM {table} WHERE {column} IN (SELECT claim_id FROM temp.touched_claim)")

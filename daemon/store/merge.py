@@ -27,7 +27,7 @@ CREATE TEMP TABLE IF NOT EXISTS affected (pid TEXT PRIMARY KEY, was_alive INTEGE
 CREATE TEMP TABLE IF NOT EXISTS dirty_claim (claim_id INTEGER PRIMARY KEY);
 CREATE TEMP TABLE IF NOT EXISTS render (resource_id INTEGER PRIMARY KEY);
 CREATE TEMP TABLE IF NOT EXISTS moved (resource_id INTEGER PRIMARY KEY);
-CREATE TEMP TABLE IF NOT EXISTS left_claim (claim_id INTEGER PRIMARY KEY);
+CREATE TEMP TABLE IF NOT EXISTS touched_claim (claim_id INTEGER PRIMARY KEY);
 CREATE TEMP TABLE IF NOT EXISTS touched_finding (
   source_id INTEGER, kind TEXT, key TEXT, value TEXT, PRIMARY KEY (source_id, kind, key, value)) WITHOUT ROWID;
 """
@@ -42,7 +42,7 @@ _TABLES = (
     "dirty_claim",
     "render",
     "moved",
-    "left_claim",
+    "touched_claim",
     "touched_finding",
 )
 
@@ -157,7 +157,7 @@ def gone_resources(db: sqlite3.Connection, source: int) -> None:
 def delete_gone(db: sqlite3.Connection, source: int) -> None:
     """Delete the resources in `temp.gone`. Their owner rows are removed before, by `publish.retract`."""
     db.execute(
-        "INSERT OR IGNORE INTO temp.left_claim SELECT r.claim_id FROM temp.gone g JOIN resource r ON r.id = g.id"
+        "INSERT OR IGNORE INTO temp.touched_claim SELECT r.claim_id FROM temp.gone g JOIN resource r ON r.id = g.id"
         " WHERE r.claim_id IS NOT NULL"
     )
     db.execute("DELETE FROM resource WHERE source_id = ? AND id IN (SELECT id FROM temp.gone)", (source,))

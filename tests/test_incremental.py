@@ -1,0 +1,168 @@
+"""Only what depends on a change is resolved again, and that is everything that must be.
+
+A state machine changes resources, principals and rules at random and publishes each change; after each, the database
+must say what a fresh one says that was given the same at once.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from connectors.values import Kind, Members, Principal, Record, Ref, Resource
+from tests.harness import World, configuration, integration, owned_by
+
+IDS = [f"r{i}" for i in range(6)]
+NAMES = ["team-a", "Team A", "team b", "ops", "OPS", "platform"]
+VALUES = [*NAMES, "ops,team b", "nobody", " ", "team_a", "u1@x.org", "Eng"]
+GROUPS, USERS = [f"g{i}" for i in range(4)], [f"u{i}" for i in range(4)]
+
+RULES: list[list[dict[str, Any]]] = [
+    [owned_by()],
+    [owned_by(split=",")],
+    [owned_by(["team", "owner"], allowed=["team*", "g0"])],
+    [owned_by("owner", "user.email"), owned_by("team", "group.name")],
+    [owned_by("owner", "user.department"), owned_by("team", "manager.email")],
+]
+
+resources = st.dictionaries(
+    st.sampled_from(IDS),
+    st.tuples(
+        st.dictionaries(st.sampled_from(["owner", "Owner", "team"]), st.sampled_from(VALUES), max_size=2),
+        st.none() | st.sampled_from(IDS),
+    ),
+    max_size=6,
+)
+groups = st.dictionaries(
+    st.sampled_from(GROUPS),
+    st.tuples(st.sampled_from(NAMES), st.lists(st.sampled_from([*GROUPS, *USERS]), max_size=3, unique=True)),
+    max_size=4,
+)
+users = st.dictionaries(
+    st.sampled_from(USERS),
+    st.tuples(st.booleans(), st.none() | st.sampled_from(USERS), st.sampled_from(["Eng", "eng", "Ops"])),
+    max_size=4,
+)
+
+
+class Publishing(RuleBasedStateMachine):
+    """What is now, and a database that followed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.resources: dict[str, dict[str, Any]] = {"a": {}, "b": {}}
+        self.groups: dict[str, Any] = {}
+        self.users: dict[str, Any] = {}
+        self.owned: list[dict[str, Any]] = RULES[0]
+        self.inherit = True
+        self.read: set[str] = set()
+
+    @initialize()
+    def begin(self) -> None:
+        self.world = World(Path(self.folder.name, "followed"), self.document())
+
+    def document(self) -> dict[str, Any]:
+        return configuration(*(integration(name, *self.owned, inherit=self.inherit) for name in ("a", "b")))
+
+    def records(self, source: str) -> list[Record]:
+        if source != "corp":
+            return [Resource(i, parent=parent, tags=tags) for i, (tags, parent) in self.resources[source].items()]
+        found: list[Record] = []
+        for i, (active, manager, department) in self.users.items():
+            attributes: dict[str, str | list[str]] = {"department": department}
+            found.append(Principal(Kind.USER, i, i, f"{i}@x.org", active, manager, attributes=attributes))
+        for i, (name, inside) in self.groups.items():
+            found.append(Principal(Kind.GROUP, i, name))
+            refs = (Ref(Kind.GROUP if m in GROUPS else Kind.USER, m) for m in inside)
+            found.append(Members(Ref(Kind.GROUP, i), tuple(refs)))
+        return found
+
+    def run(self, source: str) -> None:
+        self.world.clock.now += 1
+        assert self.world.run(source, *self.records(source), accept=True).state == "ok"
+        self.read.add(source)
+
+    @rule(source=st.sampled_from("ab"), drawn=resources)
+    def other_resources(self, source: str, drawn: dict[str, Any]) -> None:
+        self.resources[source] = drawn
+        self.run(source)
+
+    @rule(source=st.sampled_from("ab"), i=st.sampled_from(IDS), value=st.none() | st.sampled_from(VALUES))
+    def other_tag(self, source: str, i: str, value: str | None) -> None:
+        tags, parent = self.resources[source].get(i, ({}, None))
+        tags = {k: v for k, v in tags.items() if k != "owner"} | ({} if value is None else {"owner": value})
+        self.resources[source] = {**self.resources[source], i: (tags, parent)}
+        self.run(source)
+
+    @rule(source=st.sampled_from("ab"), i=st.sampled_from(IDS), parent=st.none() | st.sampled_from(IDS))
+    def other_parent(self, source: str, i: str, parent: str | None) -> None:
+        tags, _ = self.resources[source].get(i, ({}, None))
+        self.resources[source] = {**self.resources[source], i: (tags, parent)}
+        self.run(source)
+
+    @rule(drawn=groups)
+    def other_groups(self, drawn: dict[str, Any]) -> None:
+        self.groups = drawn
+        self.run("corp")
+
+    @rule(i=st.sampled_from(GROUPS), name=st.sampled_from(NAMES), inside=st.lists(st.sampled_from([*GROUPS, *USERS]), max_size=3, unique=True))  # fmt: skip
+    def other_group(self, i: str, name: str, inside: list[str]) -> None:
+        self.groups = {**self.groups, i: (name, inside)}
+        self.run("corp")
+
+    @rule(drawn=users)
+    def other_users(self, drawn: dict[str, Any]) -> None:
+        self.users = drawn
+        self.run("corp")
+
+    @rule(rules=st.sampled_from(RULES), inherit=st.booleans())
+    def other_rules(self, rules: list[dict[str, Any]], inherit: bool) -> None:
+        self.owned, self.inherit = rules, inherit
+        self.world.configure(self.document())
+
+    @invariant()
+    def says_what_a_fresh_database_says(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            fresh = World(Path(folder), self.document())
+            for source in sorted(self.read, reverse=True):
+                fresh.run(source, *self.records(source), accept=True)
+            assert said(self.world) == said(fresh)
+            fresh.close()
+
+    def teardown(self) -> None:
+        if hasattr(self, "world"):
+            self.world.close()
+        self.folder.cleanup()
+
+
+def said(world: World) -> dict[str, Any]:
+    """All that is served, but for times."""
+    rows = {}
+    for source, key, waiting, body in world.query("SELECT s.name, a.key, a.waiting, a.body FROM answer a JOIN source s ON s.id = a.source_id"):  # fmt: skip
+        row = json.loads(body + b"}")
+        del row["changed_at"]
+        row["owners"].sort(key=lambda o: str(o["id"]))
+        rows[source, key] = (waiting, row)
+    findings = world.query(
+        "SELECT integration, kind, key, value, resources FROM finding WHERE resolved_at IS NULL ORDER BY 1, 2, 3, 4"
+    )
+    names = dict(world.query("SELECT id, name FROM source"))
+    fresh = world.query(
+        "SELECT a.key, a.source_id, f.directories FROM answer a JOIN freshness f ON f.id = a.freshness_id"
+    )
+    rests_on = {
+        (key, names[source]): sorted(names[d] for d in json.loads(directories)) for key, source, directories in fresh
+    }
+    alive = world.query("SELECT pid, alive FROM principal ORDER BY pid")
+    return {"rows": rows, "findings": findings, "rests on": rests_on, "alive": alive}
+
+
+TestPublishing = Publishing.TestCase
+TestPublishing.settings = settings(max_examples=40, stateful_step_count=12, deadline=None)
