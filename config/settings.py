@@ -11,7 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast
 
-from pydantic import BaseModel, BeforeValidator, Field, StringConstraints, TypeAdapter, ValidationError, WithJsonSchema, create_model, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    WithJsonSchema,
+    create_model,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from config.problems import ConfigurationError, Problem, nearest, place_of, problems_in
@@ -309,7 +319,6 @@ def _cross_check(document: Mapping[str, Any]) -> Iterator[Problem]:
 
 def json_schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of the whole configuration, with every connector's options."""
-
 
     def tables(role: Role) -> Any:
         models = [source_model(role, kind) for kind in sorted(ROLES[role])]

@@ -275,7 +275,8 @@ def sweep(db: sqlite3.Connection) -> None:
         " FROM temp.touched_claim l JOIN claim_finding f ON f.claim_id = l.claim_id"
     )
     db.execute(
-        "DELETE FROM temp.touched_claim WHERE EXISTS (SELECT 1 FROM resource r WHERE r.claim_id = touched_claim.claim_id)"
+        "DELETE FROM temp.touched_claim WHERE EXISTS"
+        " (SELECT 1 FROM resource r WHERE r.claim_id = touched_claim.claim_id)"
     )
     for table, column in (("claim_finding", "claim_id"), ("term", "claim_id"), ("claim", "id")):
         db.execute(f"DELETE FROM {table} WHERE {column} IN (SELECT claim_id FROM temp.touched_claim)")

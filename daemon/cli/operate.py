@@ -1,0 +1,213 @@
+"""Commands that work on the daemon itself."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+import click
+
+from daemon.cli.options import as_json_option, known_sources, source_names, with_settings
+from daemon.cli.progress import Progress
+from daemon.cli.show import as_json as show_json
+from daemon.cli.show import complain, is_terminal, span, styled, table
+from daemon.text import json_text, printable
+
+Event = dict[str, Any]
+
+
+@click.command()
+@with_settings
+def run(settings: Any) -> int:
+    """Poll and serve, both, in the foreground: for a laptop, a container, the demo."""
+    from daemon.supervisor import run as supervise
+
+    return supervise(settings)
+
+
+@click.command()
+@with_settings
+def serve(settings: Any) -> int:
+    """Answer lookups on the socket."""
+    from daemon.serve.server import serve as answer
+
+    return answer(settings)
+
+
+@click.command()
+@with_settings
+def poll(settings: Any) -> int:
+    """Read every source on its schedule."""
+    from daemon.poller import poll as go
+
+    return go(settings)
+
+
+@click.command()
+@click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=source_names)
+@as_json_option
+@with_settings
+def check(settings: Any, names: tuple[str, ...], as_json: bool) -> int:
+    """Check the configuration, then each source's credentials and permissions."""
+    from daemon.engine import check as engine
+
+    known = known_sources(settings, names)
+    bad = 0
+
+    def one(event: Event) -> None:
+        nonlocal bad
+        bad += not event["ok"]
+        if as_json:
+            sys.stdout.write(json_text(event) + "\n")
+        elif is_terminal():
+            from daemon.cli.show import console
+
+            mark = ("ok", "green") if event["ok"] else ("FAILED", "red")
+            console().print(
+                styled(mark), styled(f"{event['source']}: {event['what']}"), styled((event["detail"], "dim"))
+            )
+            if event["remedy"]:
+                console().print("   →", styled(event["remedy"]))
+        else:
+            words = (
+                "ok" if event["ok"] else "failed",
+                event["source"],
+                event["what"],
+                event["detail"],
+                event["remedy"],
+            )
+            sys.stdout.write("\t".join(map(printable, words)) + "\n")
+        sys.stdout.flush()
+
+    if is_terminal() and not as_json:
+        count = len(settings.sources)
+        click.echo(f"{settings.path}: good; {count} source{'s' * (count != 1)}")
+    _each(engine(settings, known), one)
+    return 1 if bad else 0
+
+
+@click.command()
+@click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=source_names)
+@as_json_option
+@with_settings
+def sync(settings: Any, names: tuple[str, ...], as_json: bool) -> int:
+    """Read sources now: all, or those named. Goes through a running poller, and needs none."""
+    from daemon.engine import sync as engine
+
+    known = known_sources(settings, names)
+    return _watch(engine(settings, known), as_json)
+
+
+@click.command()
+@click.argument("name", shell_complete=source_names)
+@as_json_option
+@with_settings
+def accept(settings: Any, name: str, as_json: bool) -> int:
+    """Let the held snapshot of a source through, whatever it removes or re-owns."""
+    from daemon.engine import accept as engine
+
+    known_sources(settings, (name,))
+    return _watch(engine(settings, name), as_json)
+
+
+def _watch(events: AsyncGenerator[Event, None], as_json: bool) -> int:
+    states = set()
+
+    def one(event: Event) -> None:
+        if event["event"] == "finished":
+            states.add(event["state"])
+
+    if as_json:
+
+        def line(event: Event) -> None:
+            one(event)
+            sys.stdout.write(json_text(event) + "\n")
+            sys.stdout.flush()
+
+        _each(events, line)
+    else:
+        with Progress() as progress:
+
+            def shown(event: Event) -> None:
+                one(event)
+                progress.show(event)
+
+            _each(events, shown)
+    if states & {"failed", "partial"}:
+        return 1
+    return 5 if "held" in states else 0
+
+
+def _each(events: AsyncGenerator[Event, None], one: Callable[[Event], None]) -> None:
+    async def main() -> None:
+        try:
+            async for event in events:
+                one(event)
+        finally:
+            await events.aclose()
+
+    try:
+        asyncio.run(main())
+    except KeyboardInterrupt:
+        raise click.Abort from None
+
+
+@click.command()
+@click.argument("name", required=False, shell_complete=source_names)
+@as_json_option
+@with_settings
+def held(settings: Any, name: str | None, as_json: bool) -> int:
+    """What the guard holds, and why. `ownerd accept NAME` lets it through."""
+    import time
+
+    from daemon.engine import held as engine
+
+    known_sources(settings, (name,) if name else ())
+    found = [report for report in engine(settings) if name in {None, report["source"]}]
+    if as_json:
+        show_json({"held": found})
+    else:
+        table(
+            ("SOURCE", "SUBJECT", "WHY", "SINCE"),
+            (
+                (r["source"], why["subject"], why["why"], f"{span(time.time() - r['at'])} ago")
+                for r in found
+                for why in r["why"]
+            ),
+            wide=("SUBJECT", "WHY"),
+            empty="Nothing is held.",
+        )
+        if found and is_terminal():
+            complain("the rows in force are those from before", f"ownerd accept {found[0]['source']}", head="")
+    return 5 if found else 0
+
+
+@click.command()
+def schema() -> None:
+    """JSON Schema of the configuration, for an editor."""
+    import json
+
+    from config.settings import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=2))
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    r"""Completion script for a shell.
+
+    \b
+    bash: ownerd completion bash > ~/.local/share/bash-completion/completions/ownerd
+    zsh:  ownerd completion zsh  > "${fpath[1]}/_ownerd"
+    fish: ownerd completion fish > ~/.config/fish/completions/ownerd.fish
+    """
+    from click.shell_completion import get_completion_class
+
+    from daemon.cli import cli
+
+    found = get_completion_class(shell)
+    assert found
+    click.echo(found(cli, {}, "ownerd", "_OWNERD_COMPLETE").source())

@@ -1,0 +1,116 @@
+"""How a run is watched: bars on a terminal, a line an event elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import Any, Self
+
+from daemon.cli.show import complain, console, is_terminal
+from daemon.text import printable
+
+Event = dict[str, Any]
+_MARKS = {"ok": "[green]✓[/]", "partial": "[yellow]![/]", "held": "[yellow]‖[/]", "failed": "[red]✗[/]"}
+
+
+class Progress:
+    """Shows events of `daemon.engine`."""
+
+    def __init__(self) -> None:
+        self._bars: Any = None
+        self._tasks: dict[str, Any] = {}
+        self._rows: dict[str, dict[str, int]] = {}
+        self._ends: list[Event] = []
+
+    def __enter__(self) -> Self:
+        if is_terminal():
+            from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+            from rich.progress import Progress as Bars
+
+            # How much there is to read is known only at the end: the bars pulse until then.
+            self._bars = Bars(
+                SpinnerColumn(finished_text=" "),
+                TextColumn("{task.fields[mark]} [bold]{task.description}"),
+                BarColumn(bar_width=20),
+                TextColumn("{task.fields[rows]:>9} rows", justify="right"),
+                TimeElapsedColumn(),
+                TextColumn("[dim]{task.fields[what]}"),
+                console=console(),
+            )
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+        for event in self._ends:
+            _afterwards(event)
+
+    def show(self, event: Event) -> None:
+        """Show one event."""
+        if self._bars is None:
+            _line(event)
+        else:
+            self._bar(event)
+        if event["event"] == "finished":
+            self._ends.append(event)
+
+    def _bar(self, event: Event) -> None:
+        from rich.markup import escape
+
+        name = event["source"]
+        if name not in self._tasks:
+            self._tasks[name] = self._bars.add_task(escape(printable(name)), total=None, rows=0, mark=" ", what="")
+        task = self._tasks[name]
+        match event["event"]:
+            case "scope":
+                rows = self._rows.setdefault(name, {})
+                rows[event["scope"]] = event.get("rows", 0)
+                what = escape(printable(event["scope"]))
+                self._bars.update(task, rows=sum(rows.values()), what=what)
+            case "merging":
+                self._bars.update(task, what="publishing")
+            case "finished":
+                self._bars.update(
+                    task, total=1, completed=1, rows=event["rows"], mark=_MARKS[event["state"]], what=_summary(event)
+                )
+
+
+def _summary(event: Event) -> str:
+    parts = [f"{event[key]} {key}" for key in ("added", "changed", "removed") if event[key]]
+    parts += [f"{event['owner_changes']} owners changed"] if event["owner_changes"] else []
+    parts += [f"{event['drift_opened']} drift opened"] if event["drift_opened"] else []
+    parts += [f"{event['drift_resolved']} drift resolved"] if event["drift_resolved"] else []
+    return ", ".join(parts) or ("no change" if event["state"] == "ok" else event["state"])
+
+
+def _line(event: Event) -> None:
+    match event["event"]:
+        case "finished":
+            words = [
+                event["source"],
+                event["state"],
+                f"{event['rows']} rows",
+                _summary(event),
+                f"{event['seconds']:.1f} s",
+            ]
+        case "scope" if event.get("done"):
+            words = [event["source"], "read", event["scope"], f"{event['rows']} rows"]
+        case _:
+            return
+    sys.stdout.write("\t".join(map(printable, words)) + "\n")
+    sys.stdout.flush()
+
+
+def _afterwards(event: Event) -> None:
+    """What went wrong, below the bars."""
+    for scope, error in event["errors"].items():
+        place = f"{event['source']}: {scope}: " if scope else f"{event['source']}: "
+        complain(place + error["message"], error["remedy"])
+    for held in event["held"]:
+        complain(
+            f"{event['source']}: held: {held['subject']}: {held['why']}",
+            f"ownerd held {event['source']}; ownerd accept {event['source']} lets it through",
+        )
