@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,7 @@ def test_an_unknown_error_escapes(proxy: AwsFaults) -> None:
 @pytest.mark.parametrize("body", [b"{}", b'{"ResourceTagMappingList": [{"Resource', b'{"PaginationToken": "\xc3'])
 def test_bodies_that_are_no_list(proxy: AwsFaults, body: bytes) -> None:
     """botocore takes some broken JSON for an answer without content; that is no empty list."""
-    proxy.canned = lambda service, _: (200, body) if service == "tagging" else None
+    proxy.canned = partial(only, "tagging", body)
     with pytest.raises(ServerFault):
         read(aws(proxy), f"{ACCOUNT}/{REGIONS[0]}")
 
@@ -167,7 +168,7 @@ def test_bodies_that_are_no_list(proxy: AwsFaults, body: bytes) -> None:
 )
 def test_no_regions_is_no_answer(proxy: AwsFaults, body: bytes) -> None:
     """Without a single region every scope would look gone."""
-    proxy.canned = lambda service, _: (200, body) if service == "ec2" else None
+    proxy.canned = partial(only, "ec2", body)
     with pytest.raises(ServerFault):
         aws(proxy, regions=None).scopes()
 
@@ -235,6 +236,10 @@ def test_a_whole_organization(proxy: AwsFaults, moto: MotoAws) -> None:
     assert set(connector.scopes()) == {f"{account}/{REGIONS[0]}" for account in accounts - {closed}}
 
 
+def only(service: str, always: bytes, asked: str, _: str) -> tuple[int, bytes] | None:
+    return (200, always) if asked == service else None
+
+
 def test_the_pages_of_an_organization(proxy: AwsFaults) -> None:
     """All pages are followed; a list that never ends, or has no account, is an error and no small organization."""
     one = b'{"Accounts": [{"Id": "111111111111", "State": "ACTIVE"}], "NextToken": "more"}'
@@ -242,8 +247,8 @@ def test_the_pages_of_an_organization(proxy: AwsFaults) -> None:
     options = {"accounts": "organization", "role_name": "ownerd-read", "regions": [REGIONS[0]]}
     proxy.canned = lambda s, body: (200, two if "more" in body else one) if s == "organizations" else None
     assert aws(proxy, **options).scopes() == ["111111111111/us-east-1", "222222222222/us-east-1"]
-    for body in one, b'{"Accounts": []}':
-        proxy.canned = (lambda always: lambda s, _: (200, always) if s == "organizations" else None)(body)
+    for always in one, b'{"Accounts": []}':
+        proxy.canned = partial(only, "organizations", always)
         with pytest.raises(Incomplete):
             aws(proxy, **options).scopes()
 

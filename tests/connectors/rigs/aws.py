@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +12,7 @@ from connectors.errors import Forbidden, Incomplete, ServerFault, Throttled, Una
 from connectors.values import Resource
 from tests.connectors.rig import Fault, Rig, key_of
 from tests.servers.aws_faults import AwsFaults
-from tests.servers.moto_aws import REGIONS, aws_environment, fill, moto_aws
+from tests.servers.moto_aws import REGIONS, Estate, MotoAws, aws_environment, fill, moto_aws
 
 # The type of each ARN of the estate, by what stands between the account and the name.
 TYPES = {
@@ -36,6 +38,17 @@ def type_of(arn: str) -> str:
     return next(kind for start, kind in TYPES.items() if f"{service}:{rest}".startswith(start))
 
 
+@functools.cache
+def estate() -> tuple[MotoAws, Estate, int]:
+    """The server, what is in it, and the pages of its longest list: filled once a process, since that takes seconds."""
+    stack = contextlib.ExitStack()
+    atexit.register(stack.close)
+    server = stack.enter_context(moto_aws())
+    filled = fill(server, scale=0.5)
+    pages = server.client("resourcegroupstaggingapi").get_paginator("get_resources").paginate()
+    return server, filled, sum(1 for _ in pages)
+
+
 class AwsRig(Rig):
     kind = "aws"
     role = "integration"
@@ -54,10 +67,8 @@ class AwsRig(Rig):
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        with aws_environment(), moto_aws() as server:
-            self.estate = fill(server, scale=0.5)
-            answers = server.client("resourcegroupstaggingapi").get_paginator("get_resources").paginate()
-            self.pages = sum(1 for _ in answers)
+        with aws_environment():
+            server, self.estate, self.pages = estate()
             assert self.pages >= 3
             with AwsFaults(server.endpoint, REGIONS[0]).running() as self.proxy:
                 yield
