@@ -75,3 +75,5 @@ def configure(log_format: str, log_level: str) -> None:
     root.setLevel(log_level.upper())
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+    # It warns of every run that is skipped since the one before is still at work, which is as it should be.
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)

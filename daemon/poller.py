@@ -6,6 +6,7 @@ import asyncio
 import random
 import signal
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -104,7 +105,8 @@ class Poller:
             )
 
     async def _on_time(self, name: str) -> None:
-        await self._spawn(self._run(name, lambda _event: None))
+        with suppress(asyncio.CancelledError):  # the poller stops
+            await self._spawn(self._run(name, lambda _event: None))
 
     async def _run(self, name: str, on_event: OnEvent) -> Report:
         summary: Event = {}

@@ -16,6 +16,7 @@ import uvicorn
 
 from connectors.errors import Forbidden, Unreachable
 from connectors.values import Record
+from daemon.pipeline import Store
 from daemon.serve.app import make_app
 from daemon.sockets import bind_unix
 from tests.harness import Clock, World, configuration, group, integration, members, owned_by, resource, team, user
@@ -403,6 +404,8 @@ def test_there_is_no_database_yet(tmp_path: Path) -> None:
         assert get(tmp_path / "s", "/healthz").status == 200
         assert get(tmp_path / "s", "/v1/owner", resource="x").problem == "not-yet-known"
         assert get(tmp_path / "s", "/v1/status").status == 503
+        Store(tmp_path).close()
+        assert get(tmp_path / "s", "/readyz").problem == "not-ready", "it has tables, and nothing in them"
 
 
 def test_a_thousand_hostile_values(tmp_path: Path) -> None:

@@ -178,8 +178,8 @@ def drift(
 def _csv(rows: Any) -> None:
     import csv
 
-    names = ("id", "integration", "kind", "key", "value", "resources", "examples", "suggestions")
-    names += ("first_seen", "last_seen", "resolved_at")
+    names = ["id", "integration", "kind", "key", "value", "resources", "examples", "suggestions"]
+    names += ["first_seen", "last_seen", "resolved_at"]
     writer = csv.writer(sys.stdout)
     writer.writerow(names)
     for row in rows:

@@ -27,7 +27,7 @@ from daemon.serve.lookup import ANY_AGE, Lookup, parse_cache_control
 from daemon.serve.metrics import metrics
 from daemon.serve.openapi import OPENAPI
 from daemon.serve.problems import Problem
-from daemon.serve.status import ready, status
+from daemon.serve.status import status, unread
 from daemon.store.reader import Reader
 from daemon.text import json_bytes
 
@@ -201,9 +201,10 @@ class Pages:
 
     def readyz(self, _request: Request) -> Response:
         """`GET /readyz`: every source has been read at least once."""
-        unread = ready(self._slow().reader)
-        if unread:
-            raise Problem("not-ready", f"not read whole yet: {', '.join(unread)}", sources=unread)
+        left = unread(self._slow().reader)
+        if left is None or left:
+            names = ", ".join(left or ["any source"])
+            raise Problem("not-ready", f"not read whole yet: {names}", sources=left or [])
         return json_response(b'{"status":"ready"}')
 
     def metrics(self, _request: Request) -> Response:

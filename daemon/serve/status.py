@@ -13,10 +13,10 @@ def status(reader: Reader, now: float) -> dict[str, Any]:
     return {"now": rfc3339(now), "sources": [_source(row, now) for row in reader.status()]}
 
 
-def ready(reader: Reader) -> list[str]:
-    """The sources that have not been read whole yet."""
+def unread(reader: Reader) -> list[str] | None:
+    """The sources that have not been read whole yet; None while the poller has not even named them."""
     reader.follow()
-    return sorted(s.name for s in reader.sources.values() if not s.whole)
+    return sorted(s.name for s in reader.sources.values() if not s.whole) if reader.sources else None
 
 
 def _source(row: dict[str, Any], now: float) -> dict[str, Any]:

@@ -57,7 +57,7 @@ class Rig(ABC):
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Run the server. Once per test module; content does not change."""
+        """Run the server. Once; content does not change."""
         yield
 
     @abstractmethod

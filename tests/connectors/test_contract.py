@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import subprocess
 import sys
@@ -37,6 +38,7 @@ def rigs(role: str, kind: str) -> list[Rig]:
     return [rig for rig in sys.modules[name].RIGS if rig.role == role]
 
 
+STARTED: list[Rig] = []
 RIGS = [rig for role, kind in KINDS for rig in rigs(role, kind)]
 
 
@@ -44,13 +46,22 @@ def name_of(rig: Rig) -> str:
     return "-".join(x for x in (rig.role, rig.kind, rig.name) if x)
 
 
-@pytest.fixture(scope="module")
-def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
+@pytest.fixture(scope="session")
+def servers() -> Iterator[contextlib.ExitStack]:
+    """What runs until the session's end: pytest would start a rig anew for every other test."""
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def rig(request: pytest.FixtureRequest, servers: contextlib.ExitStack) -> Rig:
     rig: Rig = request.param
     if rig.missing:
         pytest.skip(rig.missing)
-    with rig.running():
-        yield rig
+    if rig not in STARTED:
+        servers.enter_context(rig.running())
+        STARTED.append(rig)
+    return rig
 
 
 every_rig = pytest.mark.parametrize("rig", RIGS, ids=name_of, indirect=True)
