@@ -1,0 +1,611 @@
+"""Users, groups and memberships of an LDAP server: OpenLDAP, 389 Directory Server and their kin, Active Directory.
+
+ldap3 carries the messages. Paging, member ranges and the judging of result codes are ours: in ldap3 a reached size
+limit is no exception, a failed range ends the list, a missing paging control ends the search, TLS is not verified.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+import ssl
+import struct
+import uuid
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from connectors.answers import one_line
+from connectors.contract import Check, Connector
+from connectors.dn import dn_key, normal_dn
+from connectors.errors import BadData, ConnectorError, Forbidden, Incomplete, Misconfigured, Unreachable
+from connectors.ldap_errors import failures, judge
+from connectors.options import Duration, Options, Secret
+from connectors.retry import retrying
+from connectors.values import Kind, Members, Principal, Record, Ref
+
+PAGED = "1.2.840.113556.1.4.319"
+"""The simple paged results control, RFC 2696."""
+
+MAX_EMPTY_PAGES = 1000
+"""In a row. Empty pages are legal, and some servers' cookies do not change: neither alone tells an endless list."""
+
+NEVER = re.compile(
+    r"passw|pwd|secret|credential|hash|pkcs12|principalkey|otpkey|privatekey|recovery|pincode|photo|audio|logo"
+    r"|certificate|securitydescriptor|^objectguid$|^objectsid$|sidhistory|^(?:member|uniquemember|memberuid|memberof)$"
+    r"|^(?:id|name|email|objectclass)$",
+    re.IGNORECASE,
+)
+"""Attributes that are not asked for: secrets, pictures and keys, memberships (read apart), names that are fields."""
+
+
+@dataclass(frozen=True)
+class _Schema:
+    """How a kind of server names things."""
+
+    id: str
+    users: str
+    groups: str
+    members: tuple[str, ...]
+    state: tuple[str, ...]
+    primary: tuple[str, ...] = ()
+
+
+_PEOPLE = "(|(objectClass=inetOrgPerson)(objectClass=posixAccount))"
+_LOCKS = ("pwdAccountLockedTime", "nsAccountLock")
+SCHEMAS: Mapping[str, _Schema] = {
+    "rfc2307bis": _Schema(
+        "entryUUID",
+        _PEOPLE,
+        "(|(objectClass=groupOfNames)(objectClass=groupOfUniqueNames)(objectClass=groupOfMembers))",
+        ("member", "uniqueMember"),
+        _LOCKS,
+    ),
+    "rfc2307": _Schema("entryUUID", _PEOPLE, "(objectClass=posixGroup)", ("memberUid",), _LOCKS, ("gidNumber",)),
+    "ad": _Schema(
+        "objectGUID",
+        "(&(objectCategory=person)(objectClass=user))",
+        "(objectClass=group)",
+        ("member",),
+        ("userAccountControl",),
+        ("objectSid", "primaryGroupID"),
+    ),
+}
+
+with warnings.catch_warnings():
+    # The option's name is the contract's; it hides a method that pydantic deprecates, and that nobody calls.
+    warnings.filterwarnings("ignore", 'Field name "schema"')
+
+    class LdapOptions(Options):
+        """Options of the `ldap` connector."""
+
+        url: str = Field(description="ldaps://HOST[:PORT], or ldap:// with start_tls. Bare ldap:// only to loopback.")
+        base: str = Field(min_length=1, description="DN that users and groups are read below: dc=corp,dc=example")
+        schema: Literal["rfc2307bis", "rfc2307", "ad"] = Field(  # type: ignore[assignment]
+            description="How members are named: by DN, by uid, or as Active Directory does."
+        )
+        bind_dn: str | None = Field(None, min_length=1, description="Who to bind as; default: anonymous.")
+        password: Secret | None = Field(None, description="Password of bind_dn.")
+        start_tls: bool = Field(False, description="Turn TLS on after connecting to ldap://.")
+        user_filter: str | None = Field(None, description="LDAP filter of users; default: by the schema.")
+        group_filter: str | None = Field(None, description="LDAP filter of groups; default: by the schema.")
+        ca_file: Path | None = Field(None, description="PEM bundle to trust instead of the system's.")
+        timeout: Duration = Field(30.0, description="Limit for connecting, and for each wait for the server.")
+
+        @model_validator(mode="after")
+        def _sound(self) -> LdapOptions:
+            if (self.bind_dn is None) != (self.password is None):  # RFC 4513 section 5.1.2
+                raise PydanticCustomError("ldap_bind", "bind_dn and password belong together: give both, or neither")
+            _require_tls(self.url, start_tls=self.start_tls)
+            try:
+                normal_dn(self.base)
+            except ValueError:
+                raise PydanticCustomError("base", "base is no DN: write it like dc=corp,dc=example") from None
+            for name in ("user_filter", "group_filter"):
+                value = getattr(self, name)
+                if value is not None and not (value.startswith("(") and value.endswith(")")):
+                    raise PydanticCustomError("filter", "{name} must be in parentheses", {"name": name})
+            return self
+
+
+def _require_tls(url: str, *, start_tls: bool) -> None:
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host = None
+        parts = urlsplit("")
+    if (
+        parts.scheme not in {"ldap", "ldaps"}
+        or not host
+        or parts.path not in {"", "/"}
+        or parts.query
+        or parts.username
+    ):
+        raise PydanticCustomError("url", "url must be like ldaps://HOST or ldap://HOST:PORT, and no more")
+    if parts.scheme == "ldaps":
+        if start_tls:
+            raise PydanticCustomError("start_tls", "start_tls is for ldap://; ldaps:// has TLS from the start")
+        return
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = host == "localhost"
+    if not loopback and not start_tls:
+        raise PydanticCustomError(
+            "plain_ldap", "url must be ldaps://, or set start_tls: plain ldap is accepted to loopback only"
+        )
+
+
+@dataclass
+class _Known:
+    """What names lead to which ids; ids as 16 bytes, DNs as 16-byte keys."""
+
+    users: dict[bytes, bytes] = field(default_factory=dict)
+    groups: dict[bytes, bytes] = field(default_factory=dict)
+    logins: dict[str, bytes] = field(default_factory=dict)
+    primary: dict[bytes, bytes] = field(default_factory=dict)
+
+    def by_dn(self, dn: str) -> Ref | None:
+        """The principal of that DN, if it is one that is read."""
+        key = dn_key(dn)
+        for kind, ids in ((Kind.USER, self.users), (Kind.GROUP, self.groups)):
+            if key in ids:
+                return _ref(kind, ids[key])
+        return None
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """An entry as the server sent it; attributes by lower-case name, with the server's spelling."""
+
+    dn: str
+    raw: Mapping[str, tuple[str, list[bytes]]]
+
+    def values(self, name: str) -> list[bytes]:
+        return self.raw.get(name.lower(), ("", []))[1]
+
+    def texts(self, name: str) -> list[str]:
+        return [text for value in self.values(name) if (text := _text(value)) is not None]
+
+    def text(self, name: str) -> str | None:
+        return next(iter(self.texts(name)), None)
+
+
+class Ldap(Connector):
+    """Reads one subtree. Its only scope is named after `base`."""
+
+    Options = LdapOptions
+    page_size = 500
+
+    def __init__(self, options: LdapOptions) -> None:
+        self.options = options
+        parts = urlsplit(options.url)
+        self._host, self._ldaps = parts.hostname or "", parts.scheme == "ldaps"
+        self._port = parts.port or (636 if self._ldaps else 389)
+        self._place = f"{options.url.rstrip('/')}: {options.base}"
+        self._schema = SCHEMAS[str(options.schema)]
+        self._filters = {
+            Kind.USER: options.user_filter or self._schema.users,
+            Kind.GROUP: options.group_filter or self._schema.groups,
+        }
+        self._connection: Any = None
+
+    def scopes(self) -> Iterable[str]:
+        """The subtree."""
+        return [self.options.base]
+
+    def read(self, scope: str) -> Iterator[Record]:  # noqa: ARG002  # there is one
+        """Yield users, then groups with their members.
+
+        Each list is read three times: the ids, since any entry may name a later one; the names of the attributes in
+        use, since asking for all (`*`) would fetch passwords and pictures; then the entries.
+        """
+        self._connect()
+        wanted = [Kind.USER, Kind.GROUP] if Kind.GROUP in self.kinds else [Kind.USER]
+        known = _Known()
+        for kind in wanted:
+            self._learn(kind, known)
+        if not known.users:
+            raise self._sees_none()
+        for kind in wanted:
+            asked = self._attributes(kind)
+            for entry in self._entries(kind, asked):
+                yield from self._user(entry, known) if kind is Kind.USER else self._group(entry, known)
+
+    def _sees_none(self) -> Forbidden:
+        return Forbidden(
+            f"{self._place}: the server shows no users",
+            permission="read",
+            remedy="let bind_dn read them (it hides what that may not see, with no error); check base and user_filter",
+        )
+
+    # Three readings
+
+    def _learn(self, kind: Kind, known: _Known) -> None:
+        ids = known.users if kind is Kind.USER else known.groups
+        extra = "uid" if self.options.schema == "rfc2307" and kind is Kind.USER else ""
+        by = self._schema.primary[:1] if kind is Kind.GROUP else ()
+        for entry in self._entries(kind, [self._schema.id, *filter(None, [extra]), *by]):
+            id_ = self._id(entry)
+            ids[self._key(entry)] = id_
+            for login in entry.texts("uid") if extra else ():
+                if known.logins.setdefault(login, id_) != id_:
+                    raise self._twice("uid", login, "user_filter")
+            for value in (v for name in by for v in entry.values(name)):
+                if known.primary.setdefault(value, id_) != id_:
+                    raise self._twice(by[0], value.hex() if by[0] == "objectSid" else value.decode(), "group_filter")
+
+    def _twice(self, name: str, value: str, option: str) -> BadData:
+        return BadData(
+            f"{self._place}: two entries have the {name} {one_line(value)}",
+            remedy=f"make it unique, or leave one out by `{option}`",
+        )
+
+    def _attributes(self, kind: Kind) -> list[str]:
+        names: dict[str, str] = {}
+        for entry in self._entries(kind, ["*"], types_only=True):
+            for spelling, _ in entry.raw.values():
+                name = spelling.partition(";")[0]
+                if not NEVER.search(name):
+                    names[name.lower()] = name
+        schema = self._schema
+        more = (*schema.state, *schema.primary) if kind is Kind.USER else schema.members
+        return [*names.values(), *(x for x in (schema.id, *more) if x.lower() not in names)]
+
+    def _user(self, entry: _Entry, known: _Known) -> Iterator[Record]:
+        id_ = known.users[self._key(entry)] = self._id(entry)
+        email, aliases = _addresses(entry)
+        manager = next((ref for dn in entry.texts("manager") if (ref := self._by_dn(known, dn, entry))), None)
+        user = Principal(
+            Kind.USER,
+            _ref(Kind.USER, id_).id,
+            entry.text("displayName") or entry.text("cn") or "",
+            email,
+            self._active(entry),
+            manager.id if manager and manager.kind is Kind.USER else None,
+            aliases,
+            _matchable(entry, self._schema.state),
+        )
+        yield user
+        for value in self._primary(entry):
+            if value in known.primary:
+                yield Members(_ref(Kind.GROUP, known.primary[value]), (user.ref,))
+
+    def _primary(self, user: _Entry) -> Iterator[bytes]:
+        if self.options.schema == "rfc2307":
+            yield from user.values("gidNumber")
+        elif self.options.schema == "ad":
+            # The group's SID is the user's own with another last part.
+            # https://learn.microsoft.com/en-us/windows/win32/adschema/a-primarygroupid
+            for sid, group in zip(user.values("objectSid"), user.texts("primaryGroupID"), strict=False):
+                yield sid[:-4] + struct.pack("<I", self._number(user, "primaryGroupID", group) & 0xFFFFFFFF)
+
+    def _active(self, user: _Entry) -> bool:
+        if self.options.schema == "ad":
+            # ADS_UF_ACCOUNTDISABLE
+            # https://learn.microsoft.com/en-us/windows/win32/adschema/a-useraccountcontrol
+            flags = user.text("userAccountControl")
+            if flags is None:
+                raise Forbidden(
+                    f"{self._place}: {user.dn}: no userAccountControl, so that nothing tells whether it is disabled",
+                    permission="Read Account Restrictions",
+                    remedy="let bind_dn read userAccountControl of all users",
+                )
+            return not self._number(user, "userAccountControl", flags) & 2
+        # "000001010000Z" is locked for good, any other time by too many wrong passwords: man slapo-ppolicy
+        locked = any(x.startswith("000001010000") for x in user.texts("pwdAccountLockedTime"))
+        return not locked and (user.text("nsAccountLock") or "").lower() != "true"
+
+    def _number(self, entry: _Entry, name: str, text: str) -> int:
+        try:
+            return int(text)
+        except ValueError:
+            raise BadData(f"{self._place}: {entry.dn}: {name} is no number") from None
+
+    def _group(self, entry: _Entry, known: _Known) -> Iterator[Record]:
+        group = _ref(Kind.GROUP, self._id(entry))
+        email, aliases = _addresses(entry)
+        yield Principal(
+            Kind.GROUP,
+            group.id,
+            entry.text("cn") or "",
+            email,
+            aliases=aliases,
+            attributes=_matchable(entry, ()),
+        )
+        for texts in self._members(entry):
+            if self.options.schema == "rfc2307":
+                found = [_ref(Kind.USER, known.logins[x]) for x in texts if x in known.logins]
+            else:
+                found = [ref for x in texts if (ref := self._by_dn(known, x, entry))]
+            if found:
+                yield Members(group, tuple(dict.fromkeys(found)))
+
+    def _members(self, group: _Entry) -> Iterator[list[str]]:
+        """The values that name members; in several parts where AD gives them in ranges.
+
+        https://learn.microsoft.com/en-us/openspecs/windows_protocols/ms-adts/a9fcb7bd-7e67-4a5e-b5ee-95bb1aa1a5b5
+        """
+        for name in self._schema.members:
+            yield group.texts(name)
+        entry, start = group, 0
+        while ranged := [key for key in entry.raw if key.startswith("member;range=")]:
+            found = re.fullmatch(r"member;range=(\d+)-(\d+|\*)", ranged[0])
+            if len(ranged) > 1 or not found or int(found[1]) != start:
+                raise Incomplete(f"{self._place}: {group.dn}: members from {start} on asked for, {ranged[0]} given")
+            values = entry.texts(ranged[0])
+            yield values
+            if found[2] == "*":
+                return
+            start += len(values)
+            if not values or int(found[2]) != start - 1:
+                raise Incomplete(f"{self._place}: {group.dn}: {ranged[0]} holds {len(values)} members")
+            entry = self._range(group.dn, start)
+            if not any(key.startswith("member;range=") for key in entry.raw):
+                raise Incomplete(
+                    f"{self._place}: {group.dn}: the server ended the members after {start}",
+                    remedy="its members changed while they were read: the next run is right",
+                )
+
+    def _range(self, dn: str, start: int) -> _Entry:
+        with failures(self._place):
+            self._connection.search(
+                dn, "(objectClass=*)", "BASE", dereference_aliases="NEVER", attributes=[f"member;range={start}-*"]
+            )
+        result, response = self._connection.result, self._connection.response
+        entries = [row for row in response if row["type"] == "searchResEntry"]
+        if result["result"] == 32 or (result["result"] == 0 and len(entries) != 1):
+            raise Incomplete(f"{self._place}: {dn} went while its members were read", remedy="the next run is right")
+        judge(self._place, result, dn)
+        return _entry(entries[0])
+
+    def _by_dn(self, known: _Known, dn: str, entry: _Entry) -> Ref | None:
+        try:
+            return known.by_dn(re.sub(r"#'[01]*'B\Z", "", dn))  # uniqueMember's optional bit string
+        except ValueError:
+            raise BadData(f"{self._place}: {entry.dn}: names {one_line(dn)!r}, which is no DN") from None
+
+    def _id(self, entry: _Entry) -> bytes:
+        name = self._schema.id
+        values = entry.values(name)
+        try:
+            (value,) = values
+            return uuid.UUID(bytes_le=value).bytes if name == "objectGUID" else uuid.UUID(value.decode()).bytes
+        except ValueError:
+            raise BadData(
+                f"{self._place}: {entry.dn}: {f'{name} cannot be understood' if values else f'no {name}'}",
+                remedy=f"let bind_dn read {name} of every entry; a server that has none cannot tell a rename",
+            ) from None
+
+    def _key(self, entry: _Entry) -> bytes:
+        try:
+            return dn_key(entry.dn)
+        except ValueError as error:
+            raise BadData(f"{self._place}: {one_line(entry.dn)!r}: {error}") from None
+
+    # Searches
+
+    def _entries(self, kind: Kind, attributes: list[str], *, types_only: bool = False) -> Iterator[_Entry]:
+        """Every entry that the filter matches. An entry that comes twice is a list that repeats: Incomplete."""
+        seen: set[bytes] = set()
+        for page in self._pages(kind, attributes, self.page_size, types_only=types_only):
+            for entry in page:
+                if (key := self._key(entry)) in seen:
+                    raise Incomplete(f"{self._place}: the server gave {entry.dn} twice in one list of {kind}s")
+                seen.add(key)
+                yield entry
+
+    def _pages(
+        self, kind: Kind, attributes: list[str], size: int, *, types_only: bool = False
+    ) -> Iterator[list[_Entry]]:
+        cookie, empty = b"", 0
+        while True:
+            with failures(self._place):
+                self._connection.search(
+                    self.options.base,
+                    self._filters[kind],
+                    "SUBTREE",
+                    dereference_aliases="NEVER",
+                    attributes=attributes,
+                    types_only=types_only,
+                    paged_size=size,
+                    paged_criticality=True,
+                    paged_cookie=cookie,
+                )
+            # Both must be taken now: whoever iterates may search in between.
+            result, response = self._connection.result, self._connection.response
+            judge(self._place, result, f"{kind}s")
+            for row in response:
+                if row["type"] == "searchResRef":
+                    self._refer(row["uri"])
+            page = [_entry(row) for row in response if row["type"] == "searchResEntry"]
+            yield page
+            control = (result.get("controls") or {}).get(PAGED)
+            if control is None or not isinstance(control.get("value"), dict):
+                raise Incomplete(
+                    f"{self._place}: {kind}s: the server did not page as asked, so the list may be cut",
+                    remedy="the server, or a proxy before it, must support simple paged results (RFC 2696)",
+                )
+            cookie = control["value"]["cookie"]
+            if not cookie:
+                return
+            empty = 0 if page else empty + 1
+            if empty > MAX_EMPTY_PAGES:
+                raise Incomplete(f"{self._place}: {kind}s: {empty} empty pages in a row")
+
+    def _refer(self, uris: list[str]) -> None:
+        """Continuation references tell what another server holds. AD's own partitions hold no users or groups."""
+        for uri in uris:
+            dn = unquote(urlsplit(uri).path.lstrip("/"))
+            first = dn.partition(",")[0].strip().lower()
+            if self.options.schema == "ad" and first in {"dc=domaindnszones", "dc=forestdnszones", "cn=configuration"}:
+                continue
+            raise Incomplete(
+                f"{self._place}: {one_line(dn or uri)} is on another server, and is not read",
+                remedy="read it as a directory of its own, and give each a `base` that holds no such part",
+            )
+
+    def check(self) -> Iterator[Check]:
+        """Bind, ask what the server can do, and read one entry of each kind."""
+        self._connect()
+        who = self.options.bind_dn or "anonymously"
+        yield Check(f"bind {who}", ok=True)
+        with failures(self._place):
+            self._connection.search(
+                "", "(objectClass=*)", "BASE", dereference_aliases="NEVER", attributes=["supportedControl"]
+            )
+        rows = [_entry(row) for row in self._connection.response if row["type"] == "searchResEntry"]
+        controls = rows[0].texts("supportedControl") if rows else []
+        if not controls:
+            yield Check("root DSE", ok=True, detail="not readable: cannot tell which controls the server supports")
+        else:
+            fine = PAGED in controls
+            remedy = "" if fine else "the server must support simple paged results (RFC 2696)"
+            yield Check("root DSE", ok=fine, detail="" if fine else f"no control {PAGED}", remedy=remedy)
+        for kind in (Kind.USER, Kind.GROUP) if Kind.GROUP in self.kinds else (Kind.USER,):
+            try:
+                page = next(self._pages(kind, [self._schema.id, *self._schema.state], 1))
+                if not page and kind is Kind.USER:
+                    raise self._sees_none()
+                for entry in page:
+                    self._id(entry)
+                    if kind is Kind.USER:
+                        self._active(entry)
+            except ConnectorError as error:
+                yield Check(f"read {kind}s", ok=False, detail=error.message, remedy=error.remedy)
+            else:
+                yield Check(f"read {kind}s", ok=True, detail="" if page else "readable, and empty")
+
+    # The connection
+
+    def _connect(self) -> None:
+        """Bind. Only this is tried again: a paged search cannot go on over another connection."""
+        if self._connection is None:
+            self._connection = retrying(self._bound)
+
+    def _bound(self) -> Any:
+        ldap3 = _ldap3()
+        password = None
+        if (secret := self.options.password) is not None and not (password := secret.value):
+            raise Misconfigured(f"password: {secret.place} is empty", remedy="an empty password would bind as nobody")
+        server = ldap3.Server(
+            self._host,
+            port=self._port,
+            use_ssl=self._ldaps,
+            get_info=ldap3.NONE,
+            connect_timeout=self.options.timeout,
+            tls=_tls(self.options.ca_file, self._host),
+        )
+        connection = ldap3.Connection(
+            server,
+            user=self.options.bind_dn,
+            password=password,
+            auto_referrals=False,
+            auto_range=False,
+            check_names=False,
+            read_only=True,
+            return_empty_attributes=False,
+            receive_timeout=math.ceil(self.options.timeout),  # ldap3 packs it as an integer
+        )
+        try:
+            self._open(connection)
+            judge(self._place, connection.result, "bind", bind=True)
+        except BaseException:
+            _unbind(connection)
+            raise
+        return connection
+
+    def _open(self, connection: Any) -> None:
+        with failures(self._place):
+            connection.open(read_server_info=False)
+            if self.options.start_tls:
+                connection.start_tls(read_server_info=False)
+        if self.options.start_tls and not connection.tls_started:
+            raise Unreachable(f"{self._place}: the server does not start TLS")
+        with failures(self._place):
+            connection.bind(read_server_info=False)
+
+    def close(self) -> None:
+        """Unbind."""
+        if self._connection is not None:
+            _unbind(self._connection)
+            self._connection = None
+
+
+def _ldap3() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # it imports by pyasn1's former names
+        import ldap3
+    return ldap3
+
+
+def _tls(ca_file: Path | None, host: str) -> Any:
+    """ldap3's TLS with the standard library's verification: ldap3's own sends no name and compares none early."""
+    ldap3 = _ldap3()
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+    except OSError as error:
+        raise Misconfigured(
+            f"ca_file: {ca_file}: {error.strerror or error}", remedy="name a readable PEM bundle"
+        ) from error
+
+    class Tls(ldap3.Tls):  # type: ignore[misc, name-defined]
+        def wrap_socket(self, connection: Any, do_handshake: bool = False) -> None:  # noqa: ARG002
+            connection.socket = context.wrap_socket(connection.socket, server_hostname=host)
+
+    return Tls(validate=ssl.CERT_REQUIRED)
+
+
+def _unbind(connection: Any) -> None:
+    from ldap3.core.exceptions import LDAPException
+
+    with suppress(LDAPException, OSError):
+        connection.unbind()
+    with suppress(LDAPException, OSError):
+        connection.strategy.close()
+
+
+def _ref(kind: Kind, id_: bytes) -> Ref:
+    return Ref(kind, str(uuid.UUID(bytes=id_)))
+
+
+def _entry(row: Mapping[str, Any]) -> _Entry:
+    return _Entry(row["dn"], {name.lower(): (name, values or []) for name, values in row["raw_attributes"].items()})
+
+
+def _text(value: bytes) -> str | None:
+    """A value as text; None for what is empty, or none."""
+    try:
+        text = value.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    return text if text and "\0" not in text else None
+
+
+def _addresses(entry: _Entry) -> tuple[str | None, tuple[str, ...]]:
+    """The address, and further ones.
+
+    https://learn.microsoft.com/en-us/windows/win32/adschema/a-proxyaddresses
+    """
+    mails = entry.texts("mail")
+    more = [*mails[1:], *(x[5:] for x in entry.texts("proxyAddresses") if x[:5].lower() == "smtp:")]
+    return (mails[0] if mails else None), tuple(dict.fromkeys(x for x in more if x and x not in mails[:1]))
+
+
+def _matchable(entry: _Entry, but: tuple[str, ...]) -> dict[str, str | list[str]]:
+    found: dict[str, str | list[str]] = {}
+    for key, (name, _) in entry.raw.items():
+        if NEVER.search(name.partition(";")[0]) or name in but or name == "entryUUID" or ";binary" in key:
+            continue
+        if texts := entry.texts(key):
+            found[name] = texts[0] if len(texts) == 1 else texts
+    return found
