@@ -24,7 +24,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from config.problems import ConfigurationError, Problem, nearest, place_of, problems_in
+from config.problems import ConfigurationError, Problem, nearest, place_of
+from config.validation import problems_in
 from connectors.options import Duration, Strict
 from connectors.registry import DIRECTORIES, INTEGRATIONS, Entry, load
 

@@ -58,10 +58,9 @@ def _which_tag(chain: list[_Node], rules: Rules) -> tuple[list[Step], Claim | No
         kind = "inherit" if depth else "key"
         told = {"resource": node.rid, "keys": keys, "tags": sorted(node.tags)}
         if claim is None:
-            above = f"; its parent is {node.parent}" if node.parent else "; it has no parent"
-            steps.append(
-                {"step": kind, "text": f"none of the keys {', '.join(keys)} is a tag of {node.rid}{above}", **told}
-            )
+            above = f"its parent is {node.parent}" if node.parent else "it has no parent"
+            text = f"{node.rid} has no tag {' or '.join(keys) or '(there are no rules)'}; {above}"
+            steps.append({"step": kind, "text": text, **told})
             if not rules.inherit:
                 steps.append({"step": "inherit", "text": "the integration does not inherit"})
                 break

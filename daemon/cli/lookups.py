@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 import click
 
 from daemon.cli.options import with_socket
-from daemon.cli.show import Cell, age, as_json, complain, is_terminal, owners_of, seen, source_of, span, story, table
+from daemon.cli.show import Cell, age, as_json, complain, owners_of, seen, source_of, span, story, table
 from daemon.client import LookupProblem, Owners
 from daemon.text import csv_cell, json_text
 
@@ -222,9 +222,8 @@ def _change(it: dict[str, Any]) -> tuple[Cell, ...]:
         return owners_of(outcome) + (f" ({outcome['reason']})" if outcome["reason"] else "")
 
     resource = it["resource"]
-    when = age(it["at"]) if is_terminal() else it["at"]
     return (
-        when,
+        age(it["at"]),
         it["kind"],
         resource["integration"],
         resource["id"],

@@ -9,10 +9,11 @@ from typing import Any
 
 import click
 
+from daemon.answers import rfc3339
 from daemon.cli.options import as_json_option, known_sources, source_names, with_settings
 from daemon.cli.progress import Progress
+from daemon.cli.show import age, complain, is_terminal, styled, table
 from daemon.cli.show import as_json as show_json
-from daemon.cli.show import complain, is_terminal, span, styled, table
 from daemon.text import json_text, printable
 
 Event = dict[str, Any]
@@ -160,8 +161,6 @@ def _each(events: AsyncGenerator[Event, None], one: Callable[[Event], None]) -> 
 @with_settings
 def held(settings: Any, name: str | None, as_json: bool) -> int:
     """What the guard holds, and why. `ownerd accept NAME` lets it through."""
-    import time
-
     from daemon.engine import held as engine
 
     known_sources(settings, (name,) if name else ())
@@ -171,11 +170,7 @@ def held(settings: Any, name: str | None, as_json: bool) -> int:
     else:
         table(
             ("SOURCE", "SUBJECT", "WHY", "SINCE"),
-            (
-                (r["source"], why["subject"], why["why"], f"{span(time.time() - r['at'])} ago")
-                for r in found
-                for why in r["why"]
-            ),
+            ((r["source"], why["subject"], why["why"], age(rfc3339(r["at"]))) for r in found for why in r["why"]),
             wide=("SUBJECT", "WHY"),
             empty="Nothing is held.",
         )

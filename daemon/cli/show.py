@@ -110,9 +110,9 @@ def story(lines: Iterable[tuple[str, Cell]]) -> None:
 
 
 def age(at: str | None, now: Callable[[], float] = time.time) -> str:
-    """`2026-11-23T08:00:00Z` as `3m ago`; `never` for None."""
-    if at is None:
-        return "never"
+    """`2026-11-23T08:00:00Z` as `3m ago` for people, as it is for programs; `never` for None."""
+    if at is None or not is_terminal():
+        return at or "never"
     return f"{span(now() - datetime.fromisoformat(at).timestamp())} ago"
 
 
