@@ -1,0 +1,53 @@
+# Everything runs in .venv, which these targets make. Nothing but Python 3.11 or later, with venv, is needed.
+
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := config/demo/ownerd.toml
+
+# The first Python that runs and is new enough: a name that is found may still be an empty shim.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
+
+.PHONY: help run demo-text test lint check clean
+
+help: ## Show what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(VENV)/core demo-text ## Run the demo in the foreground; Ctrl-C ends it
+	@exec $(BIN)/ownerd run --config $(DEMO)
+
+demo-text:
+	@cat config/demo/WHAT-TO-TRY.txt
+
+test: $(VENV)/test ## Run all tests
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/lint ## Check style, types and layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: test lint ## All of both
+
+clean: ## Remove what the targets made, and the demo's state
+	rm -rf $(VENV) var .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "ownerd needs Python 3.11 or later; install it, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "this Python has no venv; on Debian: apt-get install python3-venv" >&2; rm -rf $(VENV); exit 1; }
+	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+
+$(VENV)/core: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing ownerd into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/test: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing ownerd with all connectors and its tests into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --editable '.[all]' --group test
+	@touch $@ $(VENV)/core
+
+$(VENV)/lint: $(VENV)/test
+	@$(BIN)/python -m pip install --quiet --group lint
+	@touch $@
