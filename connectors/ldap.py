@@ -1,23 +1,21 @@
 """Users, groups and memberships of an LDAP server: OpenLDAP, 389 Directory Server and their kin, Active Directory.
 
-ldap3 carries the messages. Paging, member ranges and the judging of result codes are ours: in ldap3 a reached size
-limit is no exception, a failed range ends the list, a missing paging control ends the search, TLS is not verified.
+ldap3 carries the messages (ldap_wire). Paging, member ranges and the judging of result codes are ours: in ldap3 a
+reached size limit is no exception, and a failed range or a missing paging control ends the list.
 """
 
 from __future__ import annotations
 
 import ipaddress
-import math
 import re
-import ssl
 import struct
 import uuid
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, model_validator
@@ -26,17 +24,12 @@ from pydantic_core import PydanticCustomError
 from connectors.answers import one_line
 from connectors.contract import Check, Connector
 from connectors.dn import dn_key, normal_dn
-from connectors.errors import BadData, ConnectorError, Forbidden, Incomplete, Misconfigured, Unreachable
-from connectors.ldap_errors import failures, judge
+from connectors.errors import BadData, ConnectorError, Forbidden, Incomplete, Misconfigured
+from connectors.ldap_errors import judge
+from connectors.ldap_wire import PAGED, Entry, Wire
 from connectors.options import Duration, Options, Secret
 from connectors.retry import retrying
 from connectors.values import Kind, Members, Principal, Record, Ref
-
-PAGED = "1.2.840.113556.1.4.319"
-"""The simple paged results control, RFC 2696."""
-
-MAX_EMPTY_PAGES = 1000
-"""In a row. Empty pages are legal, and some servers' cookies do not change: neither alone tells an endless list."""
 
 NEVER = re.compile(
     r"passw|pwd|secret|credential|hash|pkcs12|principalkey|otpkey|privatekey|recovery|pincode|photo|audio|logo"
@@ -163,23 +156,6 @@ class _Known:
         return None
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """An entry as the server sent it; attributes by lower-case name, with the server's spelling."""
-
-    dn: str
-    raw: Mapping[str, tuple[str, list[bytes]]]
-
-    def values(self, name: str) -> list[bytes]:
-        return self.raw.get(name.lower(), ("", []))[1]
-
-    def texts(self, name: str) -> list[str]:
-        return [text for value in self.values(name) if (text := _text(value)) is not None]
-
-    def text(self, name: str) -> str | None:
-        return next(iter(self.texts(name)), None)
-
-
 class Ldap(Connector):
     """Reads one subtree. Its only scope is named after `base`."""
 
@@ -197,7 +173,6 @@ class Ldap(Connector):
             Kind.USER: options.user_filter or self._schema.users,
             Kind.GROUP: options.group_filter or self._schema.groups,
         }
-        self._connection: Any = None
 
     def scopes(self) -> Iterable[str]:
         """The subtree."""
@@ -209,7 +184,6 @@ class Ldap(Connector):
         Each list is read three times: the ids, since any entry may name a later one; the names of the attributes in
         use, since asking for all (`*`) would fetch passwords and pictures; then the entries.
         """
-        self._connect()
         wanted = [Kind.USER, Kind.GROUP] if Kind.GROUP in self.kinds else [Kind.USER]
         known = _Known()
         for kind in wanted:
@@ -261,17 +235,17 @@ class Ldap(Connector):
         more = (*schema.state, *schema.primary) if kind is Kind.USER else schema.members
         return [*names.values(), *(x for x in (schema.id, *more) if x.lower() not in names)]
 
-    def _user(self, entry: _Entry, known: _Known) -> Iterator[Record]:
+    def _user(self, entry: Entry, known: _Known) -> Iterator[Record]:
         id_ = known.users[self._key(entry)] = self._id(entry)
         email, aliases = _addresses(entry)
-        manager = next((ref for dn in entry.texts("manager") if (ref := self._by_dn(known, dn, entry))), None)
+        managers = [ref for dn in entry.texts("manager") if (ref := self._by_dn(known, dn, entry))]
         user = Principal(
             Kind.USER,
             _ref(Kind.USER, id_).id,
             entry.text("displayName") or entry.text("cn") or "",
             email,
             self._active(entry),
-            manager.id if manager and manager.kind is Kind.USER else None,
+            next((ref.id for ref in managers if ref.kind is Kind.USER), None),
             aliases,
             _matchable(entry, self._schema.state),
         )
@@ -280,7 +254,7 @@ class Ldap(Connector):
             if value in known.primary:
                 yield Members(_ref(Kind.GROUP, known.primary[value]), (user.ref,))
 
-    def _primary(self, user: _Entry) -> Iterator[bytes]:
+    def _primary(self, user: Entry) -> Iterator[bytes]:
         if self.options.schema == "rfc2307":
             yield from user.values("gidNumber")
         elif self.options.schema == "ad":
@@ -289,7 +263,7 @@ class Ldap(Connector):
             for sid, group in zip(user.values("objectSid"), user.texts("primaryGroupID"), strict=False):
                 yield sid[:-4] + struct.pack("<I", self._number(user, "primaryGroupID", group) & 0xFFFFFFFF)
 
-    def _active(self, user: _Entry) -> bool:
+    def _active(self, user: Entry) -> bool:
         if self.options.schema == "ad":
             # ADS_UF_ACCOUNTDISABLE
             # https://learn.microsoft.com/en-us/windows/win32/adschema/a-useraccountcontrol
@@ -305,13 +279,13 @@ class Ldap(Connector):
         locked = any(x.startswith("000001010000") for x in user.texts("pwdAccountLockedTime"))
         return not locked and (user.text("nsAccountLock") or "").lower() != "true"
 
-    def _number(self, entry: _Entry, name: str, text: str) -> int:
+    def _number(self, entry: Entry, name: str, text: str) -> int:
         try:
             return int(text)
         except ValueError:
             raise BadData(f"{self._place}: {entry.dn}: {name} is no number") from None
 
-    def _group(self, entry: _Entry, known: _Known) -> Iterator[Record]:
+    def _group(self, entry: Entry, known: _Known) -> Iterator[Record]:
         group = _ref(Kind.GROUP, self._id(entry))
         email, aliases = _addresses(entry)
         yield Principal(
@@ -330,19 +304,19 @@ class Ldap(Connector):
             if found:
                 yield Members(group, tuple(dict.fromkeys(found)))
 
-    def _members(self, group: _Entry) -> Iterator[list[str]]:
+    def _members(self, group: Entry) -> Iterator[list[str]]:
         """The values that name members; in several parts where AD gives them in ranges.
 
         https://learn.microsoft.com/en-us/openspecs/windows_protocols/ms-adts/a9fcb7bd-7e67-4a5e-b5ee-95bb1aa1a5b5
         """
         for name in self._schema.members:
-            yield group.texts(name)
+            yield self._names(group, name)
         entry, start = group, 0
         while ranged := [key for key in entry.raw if key.startswith("member;range=")]:
             found = re.fullmatch(r"member;range=(\d+)-(\d+|\*)", ranged[0])
             if len(ranged) > 1 or not found or int(found[1]) != start:
                 raise Incomplete(f"{self._place}: {group.dn}: members from {start} on asked for, {ranged[0]} given")
-            values = entry.texts(ranged[0])
+            values = self._names(entry, ranged[0])
             yield values
             if found[2] == "*":
                 return
@@ -356,25 +330,27 @@ class Ldap(Connector):
                     remedy="its members changed while they were read: the next run is right",
                 )
 
-    def _range(self, dn: str, start: int) -> _Entry:
-        with failures(self._place):
-            self._connection.search(
-                dn, "(objectClass=*)", "BASE", dereference_aliases="NEVER", attributes=[f"member;range={start}-*"]
-            )
-        result, response = self._connection.result, self._connection.response
-        entries = [row for row in response if row["type"] == "searchResEntry"]
-        if result["result"] == 32 or (result["result"] == 0 and len(entries) != 1):
+    def _names(self, group: Entry, name: str) -> list[str]:
+        try:
+            return [value.decode() for value in group.values(name)]
+        except UnicodeDecodeError:
+            raise BadData(f"{self._place}: {group.dn}: {name} is not UTF-8") from None
+
+    def _range(self, dn: str, start: int) -> Entry:
+        result, entry = self._wire.one(dn, [f"member;range={start}-*"])
+        if result["result"] == 32 or (result["result"] == 0 and entry is None):
             raise Incomplete(f"{self._place}: {dn} went while its members were read", remedy="the next run is right")
         judge(self._place, result, dn)
-        return _entry(entries[0])
+        assert entry is not None
+        return entry
 
-    def _by_dn(self, known: _Known, dn: str, entry: _Entry) -> Ref | None:
+    def _by_dn(self, known: _Known, dn: str, entry: Entry) -> Ref | None:
         try:
             return known.by_dn(re.sub(r"#'[01]*'B\Z", "", dn))  # uniqueMember's optional bit string
         except ValueError:
             raise BadData(f"{self._place}: {entry.dn}: names {one_line(dn)!r}, which is no DN") from None
 
-    def _id(self, entry: _Entry) -> bytes:
+    def _id(self, entry: Entry) -> bytes:
         name = self._schema.id
         values = entry.values(name)
         try:
@@ -386,7 +362,7 @@ class Ldap(Connector):
                 remedy=f"let bind_dn read {name} of every entry; a server that has none cannot tell a rename",
             ) from None
 
-    def _key(self, entry: _Entry) -> bytes:
+    def _key(self, entry: Entry) -> bytes:
         try:
             return dn_key(entry.dn)
         except ValueError as error:
@@ -394,8 +370,8 @@ class Ldap(Connector):
 
     # Searches
 
-    def _entries(self, kind: Kind, attributes: list[str], *, types_only: bool = False) -> Iterator[_Entry]:
-        """Every entry that the filter matches. An entry that comes twice is a list that repeats: Incomplete."""
+    def _entries(self, kind: Kind, attributes: list[str], *, types_only: bool = False) -> Iterator[Entry]:
+        """Every entry that the filter matches. One that comes twice means a list that repeats itself: Incomplete."""
         seen: set[bytes] = set()
         for page in self._pages(kind, attributes, self.page_size, types_only=types_only):
             for entry in page:
@@ -406,65 +382,35 @@ class Ldap(Connector):
 
     def _pages(
         self, kind: Kind, attributes: list[str], size: int, *, types_only: bool = False
-    ) -> Iterator[list[_Entry]]:
-        cookie, empty = b"", 0
-        while True:
-            with failures(self._place):
-                self._connection.search(
-                    self.options.base,
-                    self._filters[kind],
-                    "SUBTREE",
-                    dereference_aliases="NEVER",
-                    attributes=attributes,
-                    types_only=types_only,
-                    paged_size=size,
-                    paged_criticality=True,
-                    paged_cookie=cookie,
-                )
-            # Both must be taken now: whoever iterates may search in between.
-            result, response = self._connection.result, self._connection.response
-            judge(self._place, result, f"{kind}s")
-            for row in response:
-                if row["type"] == "searchResRef":
-                    self._refer(row["uri"])
-            page = [_entry(row) for row in response if row["type"] == "searchResEntry"]
-            yield page
-            control = (result.get("controls") or {}).get(PAGED)
-            if control is None or not isinstance(control.get("value"), dict):
-                raise Incomplete(
-                    f"{self._place}: {kind}s: the server did not page as asked, so the list may be cut",
-                    remedy="the server, or a proxy before it, must support simple paged results (RFC 2696)",
-                )
-            cookie = control["value"]["cookie"]
-            if not cookie:
-                return
-            empty = 0 if page else empty + 1
-            if empty > MAX_EMPTY_PAGES:
-                raise Incomplete(f"{self._place}: {kind}s: {empty} empty pages in a row")
+    ) -> Iterator[list[Entry]]:
+        return self._wire.pages(
+            self.options.base,
+            self._filters[kind],
+            attributes,
+            size=size,
+            what=f"{kind}s",
+            types_only=types_only,
+            refer=self._refer,
+        )
 
-    def _refer(self, uris: list[str]) -> None:
-        """Continuation references tell what another server holds. AD's own partitions hold no users or groups."""
-        for uri in uris:
-            dn = unquote(urlsplit(uri).path.lstrip("/"))
-            first = dn.partition(",")[0].strip().lower()
-            if self.options.schema == "ad" and first in {"dc=domaindnszones", "dc=forestdnszones", "cn=configuration"}:
-                continue
-            raise Incomplete(
-                f"{self._place}: {one_line(dn or uri)} is on another server, and is not read",
-                remedy="read it as a directory of its own, and give each a `base` that holds no such part",
-            )
+    def _refer(self, url: str) -> None:
+        """What another server holds is missing here. Active Directory's own partitions hold no users or groups."""
+        dn = unquote(urlsplit(url).path.lstrip("/"))
+        first = dn.partition(",")[0].strip().lower()
+        if self.options.schema == "ad" and first in {"dc=domaindnszones", "dc=forestdnszones", "cn=configuration"}:
+            return
+        raise Incomplete(
+            f"{self._place}: {one_line(dn or url)} is on another server, and is not read",
+            remedy="read it as a directory of its own, and give each a `base` that holds no such part",
+        )
 
     def check(self) -> Iterator[Check]:
         """Bind, ask what the server can do, and read one entry of each kind."""
-        self._connect()
         who = self.options.bind_dn or "anonymously"
+        wire = self._wire
         yield Check(f"bind {who}", ok=True)
-        with failures(self._place):
-            self._connection.search(
-                "", "(objectClass=*)", "BASE", dereference_aliases="NEVER", attributes=["supportedControl"]
-            )
-        rows = [_entry(row) for row in self._connection.response if row["type"] == "searchResEntry"]
-        controls = rows[0].texts("supportedControl") if rows else []
+        _, root = wire.one("", ["supportedControl"])
+        controls = root.texts("supportedControl") if root else []
         if not controls:
             yield Check("root DSE", ok=True, detail="not readable: cannot tell which controls the server supports")
         else:
@@ -487,111 +433,36 @@ class Ldap(Connector):
 
     # The connection
 
-    def _connect(self) -> None:
-        """Bind. Only this is tried again: a paged search cannot go on over another connection."""
-        if self._connection is None:
-            self._connection = retrying(self._bound)
-
-    def _bound(self) -> Any:
-        ldap3 = _ldap3()
-        password = None
-        if (secret := self.options.password) is not None and not (password := secret.value):
-            raise Misconfigured(f"password: {secret.place} is empty", remedy="an empty password would bind as nobody")
-        server = ldap3.Server(
-            self._host,
-            port=self._port,
-            use_ssl=self._ldaps,
-            get_info=ldap3.NONE,
-            connect_timeout=self.options.timeout,
-            tls=_tls(self.options.ca_file, self._host),
+    @cached_property
+    def _wire(self) -> Wire:
+        """Bound at first use. Only this is tried again: a paged search cannot go on over another connection."""
+        options = self.options
+        password = options.password.value if options.password else None
+        if options.password and not password:
+            raise Misconfigured(f"password: {options.password.place} is empty", remedy="an empty one binds as nobody")
+        return retrying(
+            lambda: Wire(
+                options.url,
+                self._place,
+                user=options.bind_dn,
+                password=password,
+                start_tls=options.start_tls,
+                ca_file=options.ca_file,
+                timeout=options.timeout,
+            )
         )
-        connection = ldap3.Connection(
-            server,
-            user=self.options.bind_dn,
-            password=password,
-            auto_referrals=False,
-            auto_range=False,
-            check_names=False,
-            read_only=True,
-            return_empty_attributes=False,
-            receive_timeout=math.ceil(self.options.timeout),  # ldap3 packs it as an integer
-        )
-        try:
-            self._open(connection)
-            judge(self._place, connection.result, "bind", bind=True)
-        except BaseException:
-            _unbind(connection)
-            raise
-        return connection
-
-    def _open(self, connection: Any) -> None:
-        with failures(self._place):
-            connection.open(read_server_info=False)
-            if self.options.start_tls:
-                connection.start_tls(read_server_info=False)
-        if self.options.start_tls and not connection.tls_started:
-            raise Unreachable(f"{self._place}: the server does not start TLS")
-        with failures(self._place):
-            connection.bind(read_server_info=False)
 
     def close(self) -> None:
         """Unbind."""
-        if self._connection is not None:
-            _unbind(self._connection)
-            self._connection = None
-
-
-def _ldap3() -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # it imports by pyasn1's former names
-        import ldap3
-    return ldap3
-
-
-def _tls(ca_file: Path | None, host: str) -> Any:
-    """ldap3's TLS with the standard library's verification: ldap3's own sends no name and compares none early."""
-    ldap3 = _ldap3()
-    try:
-        context = ssl.create_default_context(cafile=ca_file)
-    except OSError as error:
-        raise Misconfigured(
-            f"ca_file: {ca_file}: {error.strerror or error}", remedy="name a readable PEM bundle"
-        ) from error
-
-    class Tls(ldap3.Tls):  # type: ignore[misc, name-defined]
-        def wrap_socket(self, connection: Any, do_handshake: bool = False) -> None:  # noqa: ARG002
-            connection.socket = context.wrap_socket(connection.socket, server_hostname=host)
-
-    return Tls(validate=ssl.CERT_REQUIRED)
-
-
-def _unbind(connection: Any) -> None:
-    from ldap3.core.exceptions import LDAPException
-
-    with suppress(LDAPException, OSError):
-        connection.unbind()
-    with suppress(LDAPException, OSError):
-        connection.strategy.close()
+        if (wire := self.__dict__.pop("_wire", None)) is not None:
+            wire.close()
 
 
 def _ref(kind: Kind, id_: bytes) -> Ref:
     return Ref(kind, str(uuid.UUID(bytes=id_)))
 
 
-def _entry(row: Mapping[str, Any]) -> _Entry:
-    return _Entry(row["dn"], {name.lower(): (name, values or []) for name, values in row["raw_attributes"].items()})
-
-
-def _text(value: bytes) -> str | None:
-    """A value as text; None for what is empty, or none."""
-    try:
-        text = value.decode("utf-8")
-    except UnicodeDecodeError:
-        return None
-    return text if text and "\0" not in text else None
-
-
-def _addresses(entry: _Entry) -> tuple[str | None, tuple[str, ...]]:
+def _addresses(entry: Entry) -> tuple[str | None, tuple[str, ...]]:
     """The address, and further ones.
 
     https://learn.microsoft.com/en-us/windows/win32/adschema/a-proxyaddresses
@@ -601,7 +472,7 @@ def _addresses(entry: _Entry) -> tuple[str | None, tuple[str, ...]]:
     return (mails[0] if mails else None), tuple(dict.fromkeys(x for x in more if x and x not in mails[:1]))
 
 
-def _matchable(entry: _Entry, but: tuple[str, ...]) -> dict[str, str | list[str]]:
+def _matchable(entry: Entry, but: tuple[str, ...]) -> dict[str, str | list[str]]:
     found: dict[str, str | list[str]] = {}
     for key, (name, _) in entry.raw.items():
         if NEVER.search(name.partition(";")[0]) or name in but or name == "entryUUID" or ";binary" in key:

@@ -1,0 +1,385 @@
+"""A small LDAP server on loopback that answers as Active Directory does where slapd cannot.
+
+Binary objectGUID and objectSid, userAccountControl, primaryGroupID; member ranges; paged results; continuation
+references; the error texts of its binds. Written from:
+
+- MS-ADTS 3.1.1.3.1.3.3, Range Retrieval of Attribute Values (an empty `member` beside `member;range=0-1499`)
+- MS-ADTS 3.1.1.3.4.1.1, LDAP_PAGED_RESULT_OID_STRING, and RFC 2696
+- MS-ADTS 3.1.1.3.4.6, LDAP policies (MaxPageSize, MaxValRange)
+- https://learn.microsoft.com/en-us/troubleshoot/windows-server/active-directory/ (bind errors' `data`)
+
+The messages are those of RFC 4511, read and written here byte by byte, so that no client's library judges itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Self
+
+from connectors.dn import normal_dn
+
+PAGED = "1.2.840.113556.1.4.319"
+DOMAIN_SID = bytes([1, 4, 0, 0, 0, 0, 0, 5]) + struct.pack("<4I", 21, 1004336348, 1177238915, 682003330)
+
+BIND, UNBIND, SEARCH = 0x60, 0x42, 0x63
+"""Tags of requests: application class; constructed, but for unbind."""
+
+
+def tlv(tag: int, *parts: bytes) -> bytes:
+    """BER: tag, definite length, value."""
+    body = b"".join(parts)
+    if len(body) < 128:
+        return bytes([tag, len(body)]) + body
+    length = len(body).to_bytes((len(body).bit_length() + 7) // 8, "big")
+    return bytes([tag, 0x80 | len(length)]) + length + body
+
+
+def parts(data: bytes) -> list[tuple[int, bytes]]:
+    """The tags and values that stand in `data` one after the other."""
+    found, at = [], 0
+    while at < len(data):
+        tag, length, start = data[at], data[at + 1], at + 2
+        if length & 0x80:
+            start += length & 0x7F
+            length = int.from_bytes(data[at + 2 : start], "big")
+        found.append((tag, data[start : start + length]))
+        at = start + length
+    return found
+
+
+def integer(value: int, tag: int = 0x02) -> bytes:
+    return tlv(tag, value.to_bytes(value.bit_length() // 8 + 1, "big"))
+
+
+def octets(value: str | bytes, tag: int = 0x04) -> bytes:
+    return tlv(tag, value.encode() if isinstance(value, str) else value)
+
+
+def result(code: int, message: str = "") -> bytes:
+    return integer(code, 0x0A) + octets("") + octets(message)
+
+
+class ActiveDirectory:
+    """A running server; `url`, `bind_dn` and `password` are what a reader needs."""
+
+    def __init__(self, base: str = "dc=corp,dc=example", *, range_size: int = 1500) -> None:
+        self.base = base
+        self.range_size = range_size
+        self.bind_dn = f"CN=reader,CN=Users,{base}"
+        self.password = "Passw0rd!"
+        self.references: list[str] = []
+        """URLs of the continuation references that end every list."""
+        self.searches: list[tuple[list[str], bool]] = []
+        """Attributes asked for, and whether only their types, of each search below the base."""
+        self.controls = [PAGED]
+        self.entries: dict[str, dict[str, list[bytes]]] = {}
+        self._rid = 1100
+        self._refuse = ""
+        self._fault: tuple[int, str] | None = None
+        self._range_fault = ""
+        self._lock = threading.Lock()
+        self._open: set[socket.socket] = set()
+        self._threads: list[threading.Thread] = []
+        self._listener: socket.socket | None = None
+        self.port = 0
+
+    # Content
+
+    @property
+    def url(self) -> str:
+        return f"ldap://127.0.0.1:{self.port}"
+
+    def dn(self, name: str) -> str:
+        return f"CN={name},CN=Users,{self.base}"
+
+    def add(self, name: str, classes: Sequence[str], rid: int | None = None, **attributes: Any) -> str:
+        """Add an object; its objectGUID as text comes back. An attribute given as None is left out."""
+        self._rid += 1
+        guid = uuid.uuid4()
+        values: dict[str, Any] = {
+            "objectClass": ["top", *classes],
+            "cn": name,
+            "name": name,
+            "distinguishedName": self.dn(name),
+            "objectGUID": guid.bytes_le,
+            "objectSid": DOMAIN_SID[:1] + b"\x05" + DOMAIN_SID[2:] + struct.pack("<I", rid or self._rid),
+            **attributes,
+        }
+        self.entries[self.dn(name)] = {key: _values(value) for key, value in values.items() if value is not None}
+        return str(guid)
+
+    def add_user(self, name: str, **attributes: Any) -> str:
+        more: dict[str, Any] = {"objectCategory": "person", "primaryGroupID": 513, "userAccountControl": 512}
+        return self.add(name, ["person", "organizationalPerson", "user"], **{**more, **attributes})
+
+    def add_group(self, name: str, rid: int | None = None, **attributes: Any) -> str:
+        return self.add(name, ["group"], rid, **{"objectCategory": "group", **attributes})
+
+    def set_members(self, name: str, dns: Sequence[str]) -> None:
+        self.entries[self.dn(name)]["member"] = [dn.encode() for dn in dns]
+
+    # Faults
+
+    @contextlib.contextmanager
+    def refusing(self, data: str) -> Iterator[None]:
+        """Refuse binds with this `data` code."""
+        self._refuse = data
+        try:
+            yield
+        finally:
+            self._refuse = ""
+
+    @contextlib.contextmanager
+    def broken(self, page: int, what: str) -> Iterator[None]:
+        """Break this page of every list of users: a result code in digits, `cut`, `close`, `nocontrol`, `repeat`,
+        `garbage`, or `empty` (empty pages without end)."""
+        self._fault = (page, what)
+        try:
+            yield
+        finally:
+            self._fault = None
+
+    @contextlib.contextmanager
+    def broken_ranges(self, what: str) -> Iterator[None]:
+        """Break the second range of members: a result code in digits, `gone`, `missing`, `shifted`."""
+        self._range_fault = what
+        try:
+            yield
+        finally:
+            self._range_fault = ""
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Refuse connections."""
+        self._stop()
+        try:
+            yield
+        finally:
+            self._start()
+
+    # The server
+
+    def __enter__(self) -> Self:
+        self._start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def _start(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", self.port), reuse_port=False)
+        self.port = self._listener.getsockname()[1]
+        self._threads = [threading.Thread(target=self._accept, args=(self._listener,), daemon=True)]
+        self._threads[0].start()
+
+    def _stop(self) -> None:
+        assert self._listener
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept()
+        self._listener.close()
+        with self._lock:
+            for sock in self._open:
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(10)
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                sock, _ = listener.accept()
+            except OSError:
+                return
+            with self._lock:
+                self._open.add(sock)
+            thread = threading.Thread(target=self._serve, args=(sock,), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self, sock: socket.socket) -> None:
+        bound = False
+        try:
+            while (message := _receive(sock)) is not None:
+                (_, number_), (kind, operation), *more = parts(parts(message)[0][1])
+                number, controls = int.from_bytes(number_, "big"), more[0][1] if more else b""
+                if kind == UNBIND:
+                    return
+                if kind == BIND:
+                    bound, body = self._bind(operation)
+                    sock.sendall(_message(number, tlv(0x61, body)))
+                elif kind == SEARCH:
+                    answer, cut = self._search(number, operation, controls, bound=bound)
+                    sock.sendall(answer)
+                    if cut:
+                        return
+                else:
+                    sock.sendall(_message(number, tlv(0x78, result(2, "not supported"))))
+        except OSError:
+            pass
+        finally:
+            with self._lock:
+                self._open.discard(sock)
+            sock.close()
+
+    def _bind(self, request: bytes) -> tuple[bool, bytes]:
+        _, (_, name_), (_, password) = parts(request)
+        name = name_.decode()
+        data = self._refuse or ("52e" if password else "")
+        if not self._refuse and normal_dn(name) == normal_dn(self.bind_dn) and password == self.password.encode():
+            return True, result(0)
+        if not data:  # RFC 4513 section 5.1: anonymous
+            return False, result(0)
+        text = f"80090308: LdapErr: DSID-0C090439, comment: AcceptSecurityContext error, data {data}, v4563\0"
+        return False, result(49, text)
+
+    def _search(self, number: int, request: bytes, controls: bytes, *, bound: bool) -> tuple[bytes, bool]:
+        """The answer's bytes, and whether the connection ends after them."""
+        (_, base_), (_, scope_), _, _, _, (_, types_only_), query, (_, attributes_) = parts(request)
+        base, scope, types_only = base_.decode(), scope_[0], types_only_ != b"\0"
+        asked = [name.decode() for _, name in parts(attributes_)]
+
+        def done(code: int, text: str = "", control: bytes = b"") -> bytes:
+            return _message(number, tlv(0x65, result(code, text)), control)
+
+        def entry(dn: str, attributes: Mapping[str, list[bytes]]) -> bytes:
+            pairs = [
+                tlv(0x30, octets(name), tlv(0x31, *(octets(v) for v in ([] if types_only else values))))
+                for name, values in attributes.items()
+            ]
+            return _message(number, tlv(0x64, octets(dn), tlv(0x30, *pairs)))
+
+        if not base and scope == 0:
+            return entry("", {"supportedControl": [c.encode() for c in self.controls]}) + done(0), False
+        if not bound:
+            text = (
+                "000004DC: LdapErr: DSID-0C090A5C, comment: In order to perform this operation a successful bind must"
+            )
+            return done(1, f"{text} be completed on the connection., data 0, v4563"), False
+        if scope == 0:
+            return self._base_search(base, asked, entry, done), False
+        if normal_dn(base) != normal_dn(self.base):
+            return done(
+                32, "0000208D: NameErr: DSID-0310028B, problem 2001 (NO_OBJECT), data 0, best match of: ''"
+            ), False
+        self.searches.append((asked, types_only))
+        found = [dn for dn, values in self.entries.items() if _matches(query, values)]
+        size, offset = _paging(controls)
+        users = any(b"person" in v for dn in found for v in self.entries[dn].get("objectCategory", []))
+        page = offset // size + 1
+        fault = self._fault[1] if self._fault and self._fault[0] == page and users else ""
+        if fault.isdigit():
+            return done(int(fault), "a fault"), False
+        if fault == "close":
+            return b"", True
+        rows = b"".join(entry(dn, self._visible(dn, asked)) for dn in found[offset : offset + size])
+        ends = offset + size >= len(found)
+        if fault == "empty":
+            rows, ends = b"", False
+        if ends:
+            rows += b"".join(_message(number, tlv(0x73, octets(url))) for url in self.references)
+        after = b"" if ends else b"\x01AD" + struct.pack(">I", offset + size)
+        if fault in {"repeat", "empty"}:
+            after = b"\x01AD" + struct.pack(">I", offset)
+        value = tlv(0x30, integer(0), octets(after))
+        control = b"" if fault == "nocontrol" else tlv(0xA0, tlv(0x30, octets(PAGED), octets(value)))
+        answer = rows + done(0, control=control)
+        if fault == "cut":
+            return answer[: len(answer) * 2 // 3], True
+        if fault == "garbage":
+            return tlv(0x30, integer(number), tlv(0x65, b"\xff" * 9)), True
+        return answer, False
+
+    def _base_search(self, base: str, asked: list[str], entry: Any, done: Any) -> bytes:
+        found = next((dn for dn in self.entries if normal_dn(dn) == normal_dn(base)), None)
+        fault = self._range_fault
+        if fault.isdigit():
+            return bytes(done(int(fault), "a fault"))
+        if found is None or fault == "gone":
+            return bytes(done(32))
+        visible = self._visible(found, asked)
+        if fault == "missing":
+            visible = {}
+        if fault == "shifted":
+            visible = {k.replace("range=", "range=1"): v for k, v in visible.items()}
+        return bytes(entry(found, visible) + done(0))
+
+    def _visible(self, dn: str, asked: list[str]) -> dict[str, list[bytes]]:
+        values = self.entries[dn]
+        wanted = {name.partition(";")[0].lower(): name for name in asked}
+        found: dict[str, list[bytes]] = {}
+        for name, all_ in values.items():
+            if "*" not in wanted and name.lower() not in wanted:
+                continue
+            _, _, option = wanted.get(name.lower(), "").partition(";range=")
+            low = int(option.partition("-")[0]) if option else 0
+            if not option and len(all_) <= self.range_size:
+                found[name] = all_
+                continue
+            part = all_[low : low + self.range_size]
+            if not option:
+                found[name] = []
+            if part:
+                high = "*" if low + len(part) >= len(all_) else str(low + len(part) - 1)
+                found[f"{name};range={low}-{high}"] = part
+        return found
+
+
+def _values(value: Any) -> list[bytes]:
+    return [x if isinstance(x, bytes) else str(x).encode() for x in (value if isinstance(value, list) else [value])]
+
+
+def _message(number: int, operation: bytes, controls: bytes = b"") -> bytes:
+    return tlv(0x30, integer(number), operation, controls)
+
+
+def _paging(controls: bytes) -> tuple[int, int]:
+    """Page size and offset; without the control, MaxPageSize is the limit (not reached here)."""
+    for _, control in parts(controls):
+        (_, oid), *_, (_, value) = parts(control)
+        if oid.decode() == PAGED:
+            (_, size), (_, cookie) = parts(parts(value)[0][1])
+            return int.from_bytes(size, "big"), struct.unpack(">I", cookie[3:])[0] if cookie else 0
+    return 1000, 0
+
+
+def _matches(query: tuple[int, bytes], values: Mapping[str, list[bytes]]) -> bool:
+    """RFC 4511 section 4.5.1.7, as far as needed; values compared without case."""
+    tag, body = query
+    lower = {name.lower(): [v.lower() for v in found] for name, found in values.items()}
+    match tag:
+        case 0xA0:
+            return all(_matches(x, values) for x in parts(body))
+        case 0xA1:
+            return any(_matches(x, values) for x in parts(body))
+        case 0xA2:
+            return not _matches(parts(body)[0], values)
+        case 0xA3:
+            (_, name), (_, value) = parts(body)
+            return value.lower() in lower.get(name.decode().lower(), [])
+        case 0x87:
+            return body.decode().lower() in lower
+    raise NotImplementedError(hex(tag))
+
+
+def _receive(sock: socket.socket) -> bytes | None:
+    """One BER value; None at the end."""
+    head = _exactly(sock, 2)
+    if len(head) < 2:
+        return None
+    length = head[1]
+    if length & 0x80:
+        more = _exactly(sock, length & 0x7F)
+        head, length = head + more, int.from_bytes(more, "big")
+    return head + _exactly(sock, length)
+
+
+def _exactly(sock: socket.socket, count: int) -> bytes:
+    data = b""
+    while len(data) < count and (part := sock.recv(count - len(data))):
+        data += part
+    return data
