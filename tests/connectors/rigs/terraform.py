@@ -18,9 +18,9 @@ from connectors.values import Resource
 from tests.connectors.rig import Fault, Rig, key_of
 
 PROVIDERS = {
-    "aws": 'provider["registry.terraform.io/hashicorp/aws"]',
-    "azurerm": 'module.app.provider["registry.terraform.io/hashicorp/azurerm"]',
-    "google": 'provider["registry.opentofu.org/hashicorp/google"].eu',
+    "aws": 'provider["terraform.example/hashicorp/aws"]',
+    "azurerm": 'module.app.provider["terraform.example/hashicorp/azurerm"]',
+    "google": 'provider["tofu.example/hashicorp/google"].eu',
 }
 
 
