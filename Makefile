@@ -33,17 +33,18 @@ check: test lint ## All of both
 clean: ## Remove what the targets made, and the demo's state
 	rm -rf $(VENV) var .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
-$(VENV)/bin/python:
+$(VENV)/made:
 	@test -n "$(PYTHON)" || { echo "ownerd needs Python 3.11 or later; install it, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo "this Python has no venv; on Debian: apt-get install python3-venv" >&2; rm -rf $(VENV); exit 1; }
 	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@touch $@
 
-$(VENV)/core: pyproject.toml | $(VENV)/bin/python
+$(VENV)/core: pyproject.toml | $(VENV)/made
 	@echo "Installing ownerd into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --editable .
 	@touch $@
 
-$(VENV)/test: pyproject.toml | $(VENV)/bin/python
+$(VENV)/test: pyproject.toml | $(VENV)/made
 	@echo "Installing ownerd with all connectors and its tests into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --editable '.[all]' --group test
 	@touch $@ $(VENV)/core
