@@ -193,7 +193,8 @@ class Ldap(Connector):
         for kind in wanted:
             asked = self._attributes(kind)
             for entry in self._entries(kind, asked):
-                yield from self._user(entry, known) if kind is Kind.USER else self._group(entry, known)
+                whole = self._whole(entry)
+                yield from self._user(whole, known) if kind is Kind.USER else self._group(whole, known)
 
     def _sees_none(self) -> Forbidden:
         return Forbidden(
@@ -305,41 +306,53 @@ class Ldap(Connector):
                 yield Members(group, tuple(dict.fromkeys(found)))
 
     def _members(self, group: Entry) -> Iterator[list[str]]:
-        """The values that name members; in several parts where AD gives them in ranges.
-
-        https://learn.microsoft.com/en-us/openspecs/windows_protocols/ms-adts/a9fcb7bd-7e67-4a5e-b5ee-95bb1aa1a5b5
-        """
+        """The values that name members, in parts where the server gives them in ranges."""
         for name in self._schema.members:
-            yield self._names(group, name)
-        entry, start = group, 0
-        while ranged := [key for key in entry.raw if key.startswith("member;range=")]:
-            found = re.fullmatch(r"member;range=(\d+)-(\d+|\*)", ranged[0])
-            if len(ranged) > 1 or not found or int(found[1]) != start:
-                raise Incomplete(f"{self._place}: {group.dn}: members from {start} on asked for, {ranged[0]} given")
-            values = self._names(entry, ranged[0])
+            for values in self._ranges(group, name):
+                try:
+                    yield [value.decode() for value in values]
+                except UnicodeDecodeError:
+                    raise BadData(f"{self._place}: {group.dn}: {name} is not UTF-8") from None
+
+    def _whole(self, entry: Entry) -> Entry:
+        """The entry with every attribute but members complete."""
+        names = {spelling.partition(";range=")[0] for spelling, _ in entry.raw.values() if ";range=" in spelling}
+        names -= set(self._schema.members)
+        if not names:
+            return entry
+        raw = {k: v for k, v in entry.raw.items() if k.partition(";range=")[0] not in {n.lower() for n in names}}
+        return Entry(
+            entry.dn, raw | {n.lower(): (n, [v for values in self._ranges(entry, n) for v in values]) for n in names}
+        )
+
+    def _ranges(self, entry: Entry, name: str) -> Iterator[list[bytes]]:
+        """All values of an attribute. Active Directory gives some 1500 at a time: `member;range=0-1499`.
+
+        MS-ADTS, "Range Retrieval of Attribute Values"
+        """
+        yield entry.values(name)
+        part, start, prefix = entry, 0, f"{name.lower()};range="
+        while ranged := [key for key in part.raw if key.startswith(prefix)]:
+            low, _, high = ranged[0].removeprefix(prefix).partition("-")
+            values = part.values(ranged[0])
+            ends = start + len(values) - 1
+            if len(ranged) > 1 or low != str(start) or not values or high not in {"*", str(ends)}:
+                raise Incomplete(f"{self._place}: {entry.dn}: {name} from {start} on: {len(values)} as {ranged[0]}")
             yield values
-            if found[2] == "*":
+            if high == "*":
                 return
-            start += len(values)
-            if not values or int(found[2]) != start - 1:
-                raise Incomplete(f"{self._place}: {group.dn}: {ranged[0]} holds {len(values)} members")
-            entry = self._range(group.dn, start)
-            if not any(key.startswith("member;range=") for key in entry.raw):
+            start = ends + 1
+            part = self._range(entry.dn, name, start)
+            if not any(key.startswith(prefix) for key in part.raw):
                 raise Incomplete(
-                    f"{self._place}: {group.dn}: the server ended the members after {start}",
-                    remedy="its members changed while they were read: the next run is right",
+                    f"{self._place}: {entry.dn}: the server ended {name} after {start} values",
+                    remedy="they changed while they were read: the next run is right",
                 )
 
-    def _names(self, group: Entry, name: str) -> list[str]:
-        try:
-            return [value.decode() for value in group.values(name)]
-        except UnicodeDecodeError:
-            raise BadData(f"{self._place}: {group.dn}: {name} is not UTF-8") from None
-
-    def _range(self, dn: str, start: int) -> Entry:
-        result, entry = self._wire.one(dn, [f"member;range={start}-*"])
+    def _range(self, dn: str, name: str, start: int) -> Entry:
+        result, entry = self._wire.one(dn, [f"{name};range={start}-*"])
         if result["result"] == 32 or (result["result"] == 0 and entry is None):
-            raise Incomplete(f"{self._place}: {dn} went while its members were read", remedy="the next run is right")
+            raise Incomplete(f"{self._place}: {dn} went while its {name} was read", remedy="the next run is right")
         judge(self._place, result, dn)
         assert entry is not None
         return entry

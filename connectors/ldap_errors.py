@@ -25,7 +25,7 @@ AD_BIND = {
 }
 """The `data` that Active Directory tells of a failed bind: Windows system error codes, in hexadecimal.
 
-https://learn.microsoft.com/en-us/windows/win32/debug/system-error-codes--1300-1699-
+https://learn.microsoft.com/en-us/windows/win32/debug/system-error-codes
 """
 
 
@@ -61,7 +61,7 @@ def judge(place: str, result: Mapping[str, Any], what: str, *, bind: bool = Fals
             raise Unauthenticated(told, remedy=wants_bind)
         case 53 if bind:  # 389 DS: the account is inactivated
             raise Unauthenticated(told, remedy="check bind_dn: the server does not let it bind")
-        case 1 if "successful bind must be completed" in said:  # Active Directory, to a search by nobody
+        case 1 | 53 if re.search(r"successful bind must be|authentication required", said):  # AD; slapd's `require`
             raise Unauthenticated(told, remedy=wants_bind)
         case 50:
             raise Forbidden(told, permission="read", remedy="let bind_dn read and search all below base")

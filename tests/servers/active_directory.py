@@ -3,10 +3,10 @@
 Binary objectGUID and objectSid, userAccountControl, primaryGroupID; member ranges; paged results; continuation
 references; the error texts of its binds. Written from:
 
-- MS-ADTS 3.1.1.3.1.3.3, Range Retrieval of Attribute Values (an empty `member` beside `member;range=0-1499`)
-- MS-ADTS 3.1.1.3.4.1.1, LDAP_PAGED_RESULT_OID_STRING, and RFC 2696
-- MS-ADTS 3.1.1.3.4.6, LDAP policies (MaxPageSize, MaxValRange)
-- https://learn.microsoft.com/en-us/troubleshoot/windows-server/active-directory/ (bind errors' `data`)
+- MS-ADTS, "Range Retrieval of Attribute Values" (an empty `member` beside `member;range=0-1499`)
+- MS-ADTS, "LDAP_PAGED_RESULT_OID_STRING", and RFC 2696
+- MS-ADTS, "LDAP Policies" (MaxPageSize, MaxValRange)
+- https://learn.microsoft.com/en-us/windows/win32/debug/system-error-codes (the `data` of a failed bind)
 
 The messages are those of RFC 4511, read and written here byte by byte, so that no client's library judges itself.
 """

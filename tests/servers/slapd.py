@@ -92,6 +92,13 @@ ACCESS = ("to attrs=userPassword by anonymous auth by * none", "to * by users re
 MISSING = None if BINARY and MODULES else "slapd is not installed"
 
 
+def _free_ports() -> tuple[int, int]:
+    with socket.socket() as one, socket.socket() as two:
+        one.bind(("127.0.0.1", 0))
+        two.bind(("127.0.0.1", 0))
+        return one.getsockname()[1], two.getsockname()[1]
+
+
 class Slapd:
     """A running slapd; `url`, `bind_dn` and `password` are what a reader of it needs."""
 
@@ -99,12 +106,12 @@ class Slapd:
     """Why it cannot run here, or None."""
 
     def __init__(self, suffix: str = "dc=corp,dc=example", *, tls: tuple[str, str] | None = None) -> None:
-        """`tls`: PEM files of the certificate with its key, and of the authority; the server then also does StartTLS."""
+        """`tls`: PEM files of the certificate with its key, and of the authority; it then also speaks TLS and StartTLS."""
         self.suffix = suffix
         self.bind_dn = f"cn=reader,{suffix}"
         self.password = "reader's pass"
         self.root_password = "root-secret"
-        self.port = 0
+        self.port = self.tls_port = 0
         self._tls = tls
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -162,11 +169,10 @@ class Slapd:
         again = self.port != 0
         for _ in range(20):
             if not again:
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", 0))
-                    self.port = probe.getsockname()[1]
+                self.port, self.tls_port = _free_ports()
+            urls = f"{self.url} ldaps://127.0.0.1:{self.tls_port}" if self._tls else self.url
             # -d 0 keeps it in the foreground, our child
-            command = [BINARY, "-d", "0", "-F", str(self._folder / "config"), "-h", self.url]
+            command = [BINARY, "-d", "0", "-F", str(self._folder / "config"), "-h", urls]
             self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             if self._listens():
                 return
