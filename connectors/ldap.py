@@ -13,7 +13,7 @@ import uuid
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote, urlsplit
@@ -192,9 +192,9 @@ class Ldap(Connector):
             raise self._sees_none()
         for kind in wanted:
             asked = self._attributes(kind)
-            for entry in self._entries(kind, asked):
+            for key, entry in self._entries(kind, asked):
                 whole = self._whole(entry)
-                yield from self._user(whole, known) if kind is Kind.USER else self._group(whole, known)
+                yield from self._user(key, whole, known) if kind is Kind.USER else self._group(whole, known)
 
     def _sees_none(self) -> Forbidden:
         return Forbidden(
@@ -209,9 +209,9 @@ class Ldap(Connector):
         ids = known.users if kind is Kind.USER else known.groups
         extra = "uid" if self.options.schema == "rfc2307" and kind is Kind.USER else ""
         by = self._schema.primary[:1] if kind is Kind.GROUP else ()
-        for entry in self._entries(kind, [self._schema.id, *filter(None, [extra]), *by]):
+        for key, entry in self._entries(kind, [self._schema.id, *filter(None, [extra]), *by]):
             id_ = self._id(entry)
-            ids[self._key(entry)] = id_
+            ids[key] = id_
             for login in entry.texts("uid") if extra else ():
                 if known.logins.setdefault(login, id_) != id_:
                     raise self._twice("uid", login, "user_filter")
@@ -227,17 +227,17 @@ class Ldap(Connector):
 
     def _attributes(self, kind: Kind) -> list[str]:
         names: dict[str, str] = {}
-        for entry in self._entries(kind, ["*"], types_only=True):
+        for _, entry in self._entries(kind, ["*"], types_only=True):
             for spelling, _ in entry.raw.values():
                 name = spelling.partition(";")[0]
-                if not NEVER.search(name):
+                if not _never(name):
                     names[name.lower()] = name
         schema = self._schema
         more = (*schema.state, *schema.primary) if kind is Kind.USER else schema.members
         return [*names.values(), *(x for x in (schema.id, *more) if x.lower() not in names)]
 
-    def _user(self, entry: Entry, known: _Known) -> Iterator[Record]:
-        id_ = known.users[self._key(entry)] = self._id(entry)
+    def _user(self, key: bytes, entry: Entry, known: _Known) -> Iterator[Record]:
+        id_ = known.users[key] = self._id(entry)
         email, aliases = _addresses(entry)
         managers = [ref for dn in entry.texts("manager") if (ref := self._by_dn(known, dn, entry))]
         user = Principal(
@@ -316,19 +316,19 @@ class Ldap(Connector):
 
     def _whole(self, entry: Entry) -> Entry:
         """The entry with every attribute but members complete."""
-        names = {spelling.partition(";range=")[0] for spelling, _ in entry.raw.values() if ";range=" in spelling}
-        names -= set(self._schema.members)
-        if not names:
+        found = {name: spelling.partition(";")[0] for name, (spelling, _) in entry.raw.items() if ";range=" in name}
+        ranged = {x for x in found.values() if x not in self._schema.members}
+        if not ranged:
             return entry
-        raw = {k: v for k, v in entry.raw.items() if k.partition(";range=")[0] not in {n.lower() for n in names}}
-        return Entry(
-            entry.dn, raw | {n.lower(): (n, [v for values in self._ranges(entry, n) for v in values]) for n in names}
-        )
+        raw = {k: v for k, v in entry.raw.items() if found.get(k, v[0]) not in ranged}
+        for name in ranged:
+            raw[name.lower()] = (name, [value for values in self._ranges(entry, name) for value in values])
+        return Entry(entry.dn, raw)
 
     def _ranges(self, entry: Entry, name: str) -> Iterator[list[bytes]]:
         """All values of an attribute. Active Directory gives some 1500 at a time: `member;range=0-1499`.
 
-        MS-ADTS, "Range Retrieval of Attribute Values"
+        https://learn.microsoft.com/en-us/openspecs/windows_protocols/ms-adts/e27b48db-6f82-44cd-9038-2e54f790cc1f
         """
         yield entry.values(name)
         part, start, prefix = entry, 0, f"{name.lower()};range="
@@ -383,15 +383,18 @@ class Ldap(Connector):
 
     # Searches
 
-    def _entries(self, kind: Kind, attributes: list[str], *, types_only: bool = False) -> Iterator[Entry]:
-        """Every entry that the filter matches. One that comes twice means a list that repeats itself: Incomplete."""
+    def _entries(self, kind: Kind, attributes: list[str], *, types_only: bool = False) -> Iterator[tuple[bytes, Entry]]:
+        """Every entry that the filter matches, and its DN's key.
+
+        Incomplete if one comes twice: the list repeats itself, or something was moved meanwhile.
+        """
         seen: set[bytes] = set()
         for page in self._pages(kind, attributes, self.page_size, types_only=types_only):
             for entry in page:
                 if (key := self._key(entry)) in seen:
                     raise Incomplete(f"{self._place}: the server gave {entry.dn} twice in one list of {kind}s")
                 seen.add(key)
-                yield entry
+                yield key, entry
 
     def _pages(
         self, kind: Kind, attributes: list[str], size: int, *, types_only: bool = False
@@ -475,6 +478,11 @@ def _ref(kind: Kind, id_: bytes) -> Ref:
     return Ref(kind, str(uuid.UUID(bytes=id_)))
 
 
+@cache
+def _never(name: str) -> bool:
+    return NEVER.search(name) is not None
+
+
 def _addresses(entry: Entry) -> tuple[str | None, tuple[str, ...]]:
     """The address, and further ones.
 
@@ -488,7 +496,7 @@ def _addresses(entry: Entry) -> tuple[str | None, tuple[str, ...]]:
 def _matchable(entry: Entry, but: tuple[str, ...]) -> dict[str, str | list[str]]:
     found: dict[str, str | list[str]] = {}
     for key, (name, _) in entry.raw.items():
-        if NEVER.search(name.partition(";")[0]) or name in but or name == "entryUUID" or ";binary" in key:
+        if _never(name.partition(";")[0]) or name in but or name == "entryUUID" or ";binary" in key:
             continue
         if texts := entry.texts(key):
             found[name] = texts[0] if len(texts) == 1 else texts

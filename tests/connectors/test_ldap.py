@@ -160,6 +160,22 @@ def test_hex_and_backslash_escapes_mean_the_same(values: list[str]) -> None:
     assert normal_dn(hexed) == normal_dn(slashed)
 
 
+@given(
+    st.lists(
+        st.text(string.ascii_letters + string.digits + " .-_@'()/:,+=;\\\"#<>\t", min_size=1), min_size=1, max_size=3
+    )
+)
+def test_the_short_way_for_plain_names_says_the_same(values: list[str]) -> None:
+    """`normal_dn` takes a short way for most names: escaped octets force the long one."""
+    escaped = ["".join(f"\\{c}" if c in ' "#+,;<=>\\' else c for c in v) for v in values]
+    plain = ",".join(
+        "OU=" + (v if e.replace("\\ ", " ") == v and v == v.strip() else e)
+        for v, e in zip(values, escaped, strict=True)
+    )
+    hexed = ",".join("ou=" + "".join(f"\\{b:02X}" for b in v.encode()) for v in values)
+    assert normal_dn(plain) == normal_dn(hexed)
+
+
 # Options
 
 
@@ -265,6 +281,11 @@ def test_connecting_is_tried_again(ad: ActiveDirectory, waits: list[float]) -> N
     with ad.stopped():
         fails(ad, Unreachable, "refused")
     assert len(waits) == connectors.retry.ATTEMPTS - 1
+
+
+def test_an_address_of_version_6_is_an_address() -> None:
+    with pytest.raises(Unreachable, match=r"(?i)refused|unreachable|cannot assign|not supported"):
+        Wire("ldap://[::1]:1", "here", user=None, password=None, start_tls=False, ca_file=None, timeout=5)
 
 
 def test_a_server_that_never_answers_is_unreachable() -> None:

@@ -3,7 +3,8 @@
 Binary objectGUID and objectSid, userAccountControl, primaryGroupID; member ranges; paged results; continuation
 references; the error texts of its binds. Written from:
 
-- MS-ADTS, "Range Retrieval of Attribute Values" (an empty `member` beside `member;range=0-1499`)
+- MS-ADTS 3.1.1.3.1.3.3, Range Retrieval of Attribute Values (an empty `member` beside `member;range=0-1499`)
+  https://learn.microsoft.com/en-us/openspecs/windows_protocols/ms-adts/e27b48db-6f82-44cd-9038-2e54f790cc1f
 - MS-ADTS, "LDAP_PAGED_RESULT_OID_STRING", and RFC 2696
 - MS-ADTS, "LDAP Policies" (MaxPageSize, MaxValRange)
 - https://learn.microsoft.com/en-us/windows/win32/debug/system-error-codes (the `data` of a failed bind)

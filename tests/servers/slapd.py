@@ -81,6 +81,7 @@ olcSuffix: {suffix}
 olcRootDN: cn=root,{suffix}
 olcRootPW: {password}
 {access}
+olcLimits: dn.exact="{reader}" size.prtotal=unlimited
 olcDbMaxSize: 1073741824
 
 dn: olcOverlay=ppolicy,olcDatabase={{1}}mdb,cn=config
@@ -150,6 +151,7 @@ class Slapd:
             ns_person=NS_PERSON,
             password=self.root_password,
             suffix=self.suffix,
+            reader=self.bind_dn,
             access="\n".join(f"olcAccess: {rule}" for rule in ACCESS),
         )
         if self._tls:
