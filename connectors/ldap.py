@@ -191,10 +191,12 @@ class Ldap(Connector):
         if not known.users:
             raise self._sees_none()
         for kind in wanted:
-            asked = self._attributes(kind)
-            for key, entry in self._entries(kind, asked):
+            count = 0
+            for count, (key, entry) in enumerate(self._entries(kind, self._attributes(kind)), 1):  # noqa: B007
                 whole = self._whole(entry)
                 yield from self._user(key, whole, known) if kind is Kind.USER else self._group(whole, known)
+            if kind is Kind.USER and not count:  # there were some, a moment ago
+                raise self._sees_none()
 
     def _sees_none(self) -> Forbidden:
         return Forbidden(
@@ -251,7 +253,7 @@ class Ldap(Connector):
             _matchable(entry, self._schema.state),
         )
         yield user
-        for value in self._primary(entry):
+        for value in self._primary(entry) if Kind.GROUP in self.kinds else ():
             if value in known.primary:
                 yield Members(_ref(Kind.GROUP, known.primary[value]), (user.ref,))
 
@@ -261,8 +263,17 @@ class Ldap(Connector):
         elif self.options.schema == "ad":
             # The group's SID is the user's own with another last part.
             # https://learn.microsoft.com/en-us/windows/win32/adschema/a-primarygroupid
-            for sid, group in zip(user.values("objectSid"), user.texts("primaryGroupID"), strict=False):
-                yield sid[:-4] + struct.pack("<I", self._number(user, "primaryGroupID", group) & 0xFFFFFFFF)
+            sid, group = user.values("objectSid"), user.text("primaryGroupID")
+            if not sid or group is None:
+                raise self._hidden(user, "primaryGroupID" if sid else "objectSid")
+            yield sid[0][:-4] + struct.pack("<I", self._number(user, "primaryGroupID", group) & 0xFFFFFFFF)
+
+    def _hidden(self, user: Entry, name: str) -> Forbidden:
+        return Forbidden(
+            f"{self._place}: {user.dn}: the server shows no {name}, which every account has",
+            permission=f"read {name}",
+            remedy=f"let bind_dn read {name} of all users",
+        )
 
     def _active(self, user: Entry) -> bool:
         if self.options.schema == "ad":
@@ -270,11 +281,7 @@ class Ldap(Connector):
             # https://learn.microsoft.com/en-us/windows/win32/adschema/a-useraccountcontrol
             flags = user.text("userAccountControl")
             if flags is None:
-                raise Forbidden(
-                    f"{self._place}: {user.dn}: no userAccountControl, so that nothing tells whether it is disabled",
-                    permission="Read Account Restrictions",
-                    remedy="let bind_dn read userAccountControl of all users",
-                )
+                raise self._hidden(user, "userAccountControl")
             return not self._number(user, "userAccountControl", flags) & 2
         # "000001010000Z" is locked for good, any other time by too many wrong passwords: man slapo-ppolicy
         locked = any(x.startswith("000001010000") for x in user.texts("pwdAccountLockedTime"))

@@ -87,7 +87,7 @@ def failures(place: str) -> Iterator[None]:
     except (exceptions.LDAPSessionTerminatedByServerError, exceptions.LDAPUnknownResponseError) as error:
         raise ServerFault(f"{place}: the server ended the connection before its answer was whole") from error
     except (exceptions.LDAPCommunicationError, exceptions.LDAPStartTLSError, OSError) as error:
-        told = one_line(str(error))
+        told = one_line(str(error)).replace("invalid server address", "the host's name leads to no address")
         tls = "ssl" in told.lower() or "certificate" in told.lower()
         remedy = (
             "if a private authority signs for this host, name its PEM bundle in `ca_file`; url must hold the name "

@@ -266,6 +266,14 @@ def test_empty_pages_without_end_are_an_error(ad: ActiveDirectory, monkeypatch: 
         fails(ad, Incomplete, "6 empty pages in a row")
 
 
+def test_a_cookie_that_never_changes_may_still_lead_on(ad: ActiveDirectory) -> None:
+    """389 Directory Server's: a guard that wants each cookie new would refuse it."""
+    ad.static_cookies = True
+    for number in range(10):
+        ad.add_user(f"U{number}")
+    assert len(principals(read(ad))) == 10
+
+
 def test_a_search_by_nobody_is_unauthenticated(ad: ActiveDirectory) -> None:
     fails(ad, Unauthenticated, "successful bind must be completed", bind_dn=None, password=None)
 
@@ -274,6 +282,12 @@ def test_a_wrong_password_is_not_tried_again(ad: ActiveDirectory, waits: list[fl
     error = fails(ad, Unauthenticated, "wrong user or password", password={"env": "WRONG"})
     assert "wrong-secret" not in str(error)
     assert waits == []
+
+
+def test_active_directory_takes_a_user_principal_name(ad: ActiveDirectory) -> None:
+    ad.add_user("Ada")
+    assert "Ada" in principals(read(ad, bind_dn=ad.upn))
+    fails(ad, Unauthenticated, "wrong user", bind_dn="no name at all")
 
 
 def test_connecting_is_tried_again(ad: ActiveDirectory, waits: list[float]) -> None:
@@ -355,9 +369,26 @@ def test_a_disabled_account_is_inactive(ad: ActiveDirectory, flags: int, active:
     assert principals(read(ad))["Ada"].active is active
 
 
-def test_what_tells_activity_must_be_readable(ad: ActiveDirectory) -> None:
-    ad.add_user("Ada", userAccountControl=None)
-    fails(ad, Forbidden, "no userAccountControl")
+@pytest.mark.parametrize("name", ["userAccountControl", "primaryGroupID", "objectSid"])
+def test_what_every_account_has_must_be_readable(ad: ActiveDirectory, name: str) -> None:
+    """Hidden is not absent: an unknown state is not active, an unknown primary group not none."""
+    ad.add_user("Ada", **{name: None})
+    fails(ad, Forbidden, f"shows no {name}")
+
+
+def test_users_that_vanish_while_they_are_read_are_not_taken_for_none(ad: ActiveDirectory) -> None:
+    ad.add_user("Ada")
+    ad.add_group("G")
+    with connected(ad) as connector, pytest.raises(Forbidden, match="shows no users"):
+        attributes = connector._attributes
+
+        def hide(kind: Kind) -> list[str]:
+            found = attributes(kind)
+            del ad.entries[ad.dn("Ada")]
+            return found
+
+        connector._attributes = hide  # type: ignore[method-assign]
+        list(connector.read(BASE))
 
 
 def test_addresses(ad: ActiveDirectory) -> None:

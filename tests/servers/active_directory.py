@@ -72,11 +72,15 @@ class ActiveDirectory:
         self.base = base
         self.range_size = range_size
         self.bind_dn = f"CN=reader,CN=Users,{base}"
+        self.upn = "reader@corp.example"
         self.password = "Passw0rd!"
         self.references: list[str] = []
         """URLs of the continuation references that end every list."""
         self.searches: list[tuple[list[str], bool]] = []
         """Attributes asked for, and whether only their types, of each search below the base."""
+        self.static_cookies = False
+        """Page as 389 Directory Server does: the cookie is always "0", and the place is kept with the connection."""
+        self._position = 0
         self.controls = [PAGED]
         self.entries: dict[str, dict[str, list[bytes]]] = {}
         self._rid = 1100
@@ -206,7 +210,10 @@ class ActiveDirectory:
         bound = False
         try:
             while (message := _receive(sock)) is not None:
-                (_, number_), (kind, operation), *more = parts(parts(message)[0][1])
+                try:
+                    (_, number_), (kind, operation), *more = parts(parts(message)[0][1])
+                except (ValueError, IndexError):  # a client that speaks something else
+                    return
                 number, controls = int.from_bytes(number_, "big"), more[0][1] if more else b""
                 if kind == UNBIND:
                     return
@@ -231,7 +238,7 @@ class ActiveDirectory:
         _, (_, name_), (_, password) = parts(request)
         name = name_.decode()
         data = self._refuse or ("52e" if password else "")
-        if not self._refuse and normal_dn(name) == normal_dn(self.bind_dn) and password == self.password.encode():
+        if not self._refuse and name.lower() in {self.bind_dn.lower(), self.upn} and password == self.password.encode():
             return True, result(0)
         if not data:  # RFC 4513 section 5.1: anonymous
             return False, result(0)
@@ -270,6 +277,8 @@ class ActiveDirectory:
         self.searches.append((asked, types_only))
         found = [dn for dn, values in self.entries.items() if _matches(query, values)]
         size, offset = _paging(controls)
+        if offset < 0:
+            offset = self._position
         users = any(b"person" in v for dn in found for v in self.entries[dn].get("objectCategory", []))
         page = offset // size + 1
         fault = self._fault[1] if self._fault and self._fault[0] == page and users else ""
@@ -286,6 +295,8 @@ class ActiveDirectory:
         after = b"" if ends else b"\x01AD" + struct.pack(">I", offset + size)
         if fault in {"repeat", "empty"}:
             after = b"\x01AD" + struct.pack(">I", offset)
+        if after and self.static_cookies:
+            after, self._position = b"0", offset + size
         value = tlv(0x30, integer(0), octets(after))
         control = b"" if fault == "nocontrol" else tlv(0xA0, tlv(0x30, octets(PAGED), octets(value)))
         answer = rows + done(0, control=control)
@@ -339,11 +350,13 @@ def _message(number: int, operation: bytes, controls: bytes = b"") -> bytes:
 
 
 def _paging(controls: bytes) -> tuple[int, int]:
-    """Page size and offset; without the control, MaxPageSize is the limit (not reached here)."""
+    """Page size and offset, -1 for the connection's; without the control, MaxPageSize is the limit (not reached here)."""
     for _, control in parts(controls):
         (_, oid), *_, (_, value) = parts(control)
         if oid.decode() == PAGED:
             (_, size), (_, cookie) = parts(parts(value)[0][1])
+            if cookie == b"0":
+                return int.from_bytes(size, "big"), -1
             return int.from_bytes(size, "big"), struct.unpack(">I", cookie[3:])[0] if cookie else 0
     return 1000, 0
 
