@@ -8,16 +8,14 @@ DEMO := config/demo/ownerd.toml
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: help run demo-text test lint check clean
+.PHONY: help run test lint check clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: $(VENV)/core demo-text ## Run the demo in the foreground; Ctrl-C ends it
-	@exec $(BIN)/ownerd run --config $(DEMO)
-
-demo-text:
-	@cat config/demo/WHAT-TO-TRY.txt
+# The text comes when the first lines of the log have passed.
+run: $(VENV)/core ## Run the demo in the foreground; Ctrl-C ends it
+	@(sleep 4; cat config/demo/WHAT-TO-TRY.txt) & exec $(BIN)/ownerd run --config $(DEMO)
 
 test: $(VENV)/test ## Run all tests
 	@$(BIN)/python -m pytest $(ARGS)
