@@ -6,8 +6,6 @@ crashes, hangs and leaks stay in here. When the poller dies, so does its child.
 
 from __future__ import annotations
 
-import ctypes
-import os
 import signal
 import sqlite3
 import sys
@@ -24,6 +22,7 @@ from connectors.contract import Connector
 from connectors.errors import ConnectorError
 from connectors.registry import load, sdk_needed
 from connectors.values import Kind
+from daemon.parent import end_with_parent
 from daemon.spool import SpoolWriter, describe
 
 EVERY = 1000
@@ -44,13 +43,6 @@ class Job:
     def to_json(self) -> bytes:
         """One line."""
         return orjson.dumps(asdict(self), default=str) + b"\n"
-
-
-def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when its parent ends: prctl(2), PR_SET_PDEATHSIG."""
-    ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before the call
-        os._exit(1)
 
 
 def build(job: Job) -> Connector:
@@ -115,7 +107,7 @@ def main() -> int:
     """Do the job on standard input."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to the whole group; the poller decides
     job = Job(**orjson.loads(sys.stdin.buffer.readline()))
-    die_with_parent(int(sys.argv[1]))
+    end_with_parent(int(sys.argv[1]), signal.SIGKILL)
     try:
         for event in _run(job) if job.spool else _check(job):
             _tell(event)

@@ -20,6 +20,7 @@ from daemon import control, logs
 from daemon.engine import nothing_held
 from daemon.errors import OwnerdError
 from daemon.notify import notify, watchdog_interval
+from daemon.parent import end_with_supervisor
 from daemon.pipeline import Report, Store
 from daemon.runner import Event, OnEvent, Runner, finished, log_report
 
@@ -182,6 +183,7 @@ class Poller:
 
 def poll(settings: Settings) -> int:
     """Run the poller until SIGTERM or SIGINT."""
+    end_with_supervisor()
     logs.configure(settings.daemon.log_format, settings.daemon.log_level)
     store = Store(settings.state_directory)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 import time
@@ -12,6 +13,7 @@ import structlog
 from config.settings import Settings
 from daemon import logs
 from daemon.notify import notify
+from daemon.parent import SUPERVISOR
 
 log = structlog.get_logger()
 
@@ -38,7 +40,8 @@ class _Supervised:
         try:
             while True:
                 started = time.monotonic()
-                self._process = await asyncio.create_subprocess_exec(*self._command)
+                environ = {**os.environ, SUPERVISOR: str(os.getpid())}
+                self._process = await asyncio.create_subprocess_exec(*self._command, env=environ)
                 code = await self._process.wait()
                 if code == _NO_RETRY:
                     return code

@@ -138,6 +138,19 @@ def test_run_starts_again_what_was_killed(site: Site) -> None:
         until(lambda: answers(site.socket) and site.served() == 1)
 
 
+def test_nothing_outlives_a_killed_run(site: Site) -> None:
+    """kill -9 of the parent alone: server and poller end, and the next `ownerd run` finds its places free."""
+    with site.start("run") as daemon:
+        until(lambda: ready(site))
+        pids = children(daemon.pid)
+        os.kill(daemon.pid, signal.SIGKILL)
+        daemon.process.wait()
+        until(lambda: not [p for p in pids if Path(f"/proc/{p}").exists()])
+    site.generation(1)
+    with site.start("run"):
+        until(lambda: answers(site.socket) and site.served() == 1)
+
+
 def test_the_next_start_serves_the_last_generation_at_once(site: Site) -> None:
     """With no poller and no sources: the server answers from what was published, whatever killed the processes."""
     with site.start("run") as daemon:

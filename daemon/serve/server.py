@@ -17,6 +17,7 @@ from config.settings import Settings, load_settings
 from daemon import logs
 from daemon.errors import DatabaseUnusable
 from daemon.notify import inherited_socket, notify, watchdog_interval
+from daemon.parent import end_with_supervisor
 from daemon.serve.app import Pages, make_app
 from daemon.sockets import bind_unix
 
@@ -38,6 +39,7 @@ class _Server(uvicorn.Server):
 
 def serve(settings: Settings) -> int:
     """Answer lookups until SIGTERM or SIGINT."""
+    end_with_supervisor()
     logs.configure(settings.daemon.log_format, settings.daemon.log_level)
     inherited = inherited_socket()
     listening = inherited or bind_unix(
