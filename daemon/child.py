@@ -22,7 +22,7 @@ from connectors.contract import Connector
 from connectors.errors import ConnectorError
 from connectors.registry import load, sdk_needed
 from connectors.values import Kind
-from daemon.parent import end_with_parent
+from daemon.processes import end_with_parent
 from daemon.spool import SpoolWriter, describe
 
 EVERY = 1000

@@ -20,8 +20,8 @@ from daemon import control, logs
 from daemon.engine import nothing_held
 from daemon.errors import OwnerdError
 from daemon.notify import notify, watchdog_interval
-from daemon.parent import end_with_supervisor
 from daemon.pipeline import Report, Store
+from daemon.processes import end_with_supervisor
 from daemon.runner import Event, OnEvent, Runner, finished, log_report
 
 FIRST_RETRY = 15.0

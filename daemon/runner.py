@@ -18,6 +18,7 @@ from config.settings import Configured, Settings
 from daemon.child import Job
 from daemon.errors import DatabaseUnusable
 from daemon.pipeline import Report, Store, rules_of
+from daemon.processes import end
 
 Event = dict[str, Any]
 OnEvent = Callable[[Event], None]
@@ -57,13 +58,7 @@ async def child(job: Job) -> AsyncIterator[asyncio.subprocess.Process]:
         process.stdin.close()
         yield process
     finally:
-        if process.returncode is None:
-            process.terminate()
-            try:
-                await asyncio.wait_for(process.wait(), _GRACE)
-            except TimeoutError:
-                process.kill()
-                await process.wait()
+        await end(process, _GRACE)
 
 
 async def events_of(process: asyncio.subprocess.Process) -> AsyncIterator[Event]:

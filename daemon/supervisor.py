@@ -13,7 +13,7 @@ import structlog
 from config.settings import Settings
 from daemon import logs
 from daemon.notify import notify
-from daemon.parent import SUPERVISOR
+from daemon.processes import SUPERVISOR, end
 
 log = structlog.get_logger()
 
@@ -51,23 +51,13 @@ class _Supervised:
                 await asyncio.sleep(wait)
                 wait = min(_LONGEST_WAIT, 2 * wait)
         finally:
-            await self._end()
+            if self._process is not None:
+                await end(self._process, _GRACE)
 
     def send(self, number: signal.Signals) -> None:
         """Pass a signal on."""
         if self._process and self._process.returncode is None:
             self._process.send_signal(number)
-
-    async def _end(self) -> None:
-        process = self._process
-        if process is None or process.returncode is not None:
-            return
-        process.terminate()
-        try:
-            await asyncio.wait_for(process.wait(), _GRACE)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
 
 
 async def _supervise(settings: Settings) -> int:

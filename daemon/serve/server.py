@@ -17,7 +17,7 @@ from config.settings import Settings, load_settings
 from daemon import logs
 from daemon.errors import DatabaseUnusable
 from daemon.notify import inherited_socket, notify, watchdog_interval
-from daemon.parent import end_with_supervisor
+from daemon.processes import end_with_supervisor
 from daemon.serve.app import Pages, make_app
 from daemon.sockets import bind_unix
 

@@ -1,7 +1,8 @@
-"""Not outliving the process that started this one."""
+"""Ending processes: those that this one started, and this one with the one that started it."""
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 import signal
@@ -23,3 +24,15 @@ def end_with_supervisor() -> None:
     """End on SIGTERM, cleanly, when the `ownerd run` that started this process is gone, however it ended."""
     if parent := os.environ.pop(SUPERVISOR, None):
         end_with_parent(int(parent), signal.SIGTERM)
+
+
+async def end(process: asyncio.subprocess.Process, grace: float) -> None:
+    """See that a process has ended: on SIGTERM, or, after `grace` seconds, on SIGKILL."""
+    if process.returncode is not None:
+        return
+    process.terminate()
+    try:
+        await asyncio.wait_for(process.wait(), grace)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
