@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -32,8 +32,17 @@ JITTER = 0.1
 log = structlog.get_logger()
 
 
-def retry_delay(failures: int, interval: float, asked: float | None) -> float:
-    """Seconds to the next try after `failures` in a row: doubling, no longer than the interval, no less than asked."""
+LASTING = frozenset({"unauthenticated", "forbidden", "misconfigured", "missing_extra", "incomplete", "bad_data"})
+"""Errors that an early retry does not heal; with a wrong password it would lock the account besides."""
+
+
+def retry_delay(failures: int, interval: float, asked: float | None, codes: Collection[str] = ()) -> float:
+    """Seconds to the next try after `failures` in a row: doubling, no longer than the interval, no less than asked.
+
+    Where no error (`codes`) is one that passes, the interval.
+    """
+    if codes and LASTING.issuperset(codes):
+        return max(interval, asked or 0.0)
     doubled = FIRST_RETRY * 2.0 ** min(failures - 1, 30)
     return max(min(doubled, interval), asked or 0.0)
 
@@ -130,7 +139,8 @@ class Poller:
         job = self._scheduler.get_job(report.source)
         if job is None:
             return
-        delay = retry_delay(failures, job.trigger.interval.total_seconds(), report.retry_after)
+        codes = {error["code"] for error in report.errors.values()}
+        delay = retry_delay(failures, job.trigger.interval.total_seconds(), report.retry_after, codes)
         delay *= 1 + JITTER * random.random()  # noqa: S311  # spreads load, guards nothing
         job.modify(next_run_time=datetime.now(UTC) + timedelta(seconds=delay))
         log.info("poll.retry", source=report.source, failures=failures, seconds=round(delay, 1))

@@ -108,3 +108,9 @@ def test_back_off_doubles_up_to_the_interval(
 ) -> None:
     """And is no shorter than the server asks."""
     assert retry_delay(failures, interval, asked) == seconds
+
+
+def test_a_wrong_password_is_not_tried_again_early() -> None:
+    """Directories lock accounts after a few; and an early retry heals nothing that lasts."""
+    assert retry_delay(1, 300, None, {"unauthenticated", "forbidden"}) == 300
+    assert retry_delay(1, 300, None, {"unauthenticated", "unreachable"}) == FIRST_RETRY
