@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -52,3 +54,26 @@ def test_the_server_has_no_network_and_no_credentials() -> None:
     assert "PrivateNetwork=yes" in text
     assert "LoadCredential" not in text
     assert "PrivateUsers" not in text, "it would hide who asks"
+
+
+def test_the_user_and_the_directories(tmp_path: Path) -> None:
+    """systemd takes the user's and the directories' files, and makes of them what docs/deploy.md says."""
+    if os.geteuid() != 0 or not shutil.which("systemd-sysusers") or not shutil.which("systemd-tmpfiles"):
+        pytest.skip("needs root, systemd-sysusers and systemd-tmpfiles")
+    root = f"--root={tmp_path}"
+    (tmp_path / "etc").mkdir()
+    subprocess.run(["systemd-sysusers", root, UNITS / "ownerd.sysusers.conf"], check=True, capture_output=True)
+    made = {line.split(":")[0]: line.split(":") for line in (tmp_path / "etc" / "passwd").read_text().splitlines()}
+    assert made["ownerd"][5:] == ["/var/lib/ownerd", "/usr/sbin/nologin"]
+    subprocess.run(
+        ["systemd-tmpfiles", root, "--create", UNITS / "ownerd.tmpfiles.conf"], check=True, capture_output=True
+    )
+    modes = {d: stat.S_IMODE((tmp_path / d).stat().st_mode) for d in ("run/ownerd", "etc/ownerd/credentials")}
+    assert modes == {"run/ownerd": 0o755, "etc/ownerd/credentials": 0o700}
+    assert (tmp_path / "run/ownerd").stat().st_uid == int(made["ownerd"][2])
+
+
+def test_every_file_is_installed_by_the_instructions() -> None:
+    """docs/deploy.md names each file of systemd/."""
+    page = (UNITS.parent / "docs" / "deploy.md").read_text()
+    assert [f.name for f in sorted(UNITS.iterdir()) if f"systemd/{f.name}" not in page] == []
