@@ -71,6 +71,9 @@ class Store:
         try:
             for folder in (self.spool, self.held):
                 folder.mkdir(exist_ok=True, mode=0o700)
+            # We hold the lock: what is in there was left by a process that was killed.
+            for left in (*self.spool.iterdir(), *self.held.glob("*.partial")):
+                left.unlink()
             self._db = open_writer(self.path)
         except OSError as error:
             self._lock.close()

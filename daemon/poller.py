@@ -151,7 +151,9 @@ class Poller:
         known = [s.name for s in self._runner.settings.sources]
         match request:
             case {"verb": "sync", "sources": [*names]} if names and all(n in known for n in names):
-                await asyncio.gather(*(self._spawn(self._run(n, send)) for n in known if n in names))
+                for role in ("directory", "integration"):  # in this order: else rows would be resolved twice
+                    todo = [s.name for s in self._runner.settings.sources if s.role == role and s.name in names]
+                    await asyncio.gather(*(self._spawn(self._run(name, send)) for name in todo))
             case {"verb": "accept", "source": str(name)} if name in known:
                 report = await self._runner.accept(name, send)
                 if report is None:

@@ -345,3 +345,13 @@ def test_new_rules_of_two_integrations_at_once(tmp_path: Path) -> None:
     assert world.owners() == {"r1": "Team B", "r2": "team-a"}
     assert world.query("SELECT count(*) FROM resource r JOIN claim c ON c.id = r.claim_id WHERE c.source_id != r.source_id") == [(0,)]  # fmt: skip
     world.close()
+
+
+def test_what_a_killed_process_left_is_removed(world: World) -> None:
+    """Spools and half-kept snapshots; what is held stays."""
+    for name in ("spool/aws.1.db", "held/aws.db.partial", "held/aws.db"):
+        (world.folder / name).write_text("left")
+    world.store.close()
+    world.store = Store(world.folder, clock=world.clock)
+    left = {p.name for folder in ("spool", "held") for p in (world.folder / folder).iterdir()}
+    assert left == {"aws.db"}
