@@ -7,6 +7,7 @@ import re
 import shutil
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,3 +76,30 @@ def test_what_the_texts_tell_to_try_is_there(demo: sqlite3.Connection, text: Pat
     assert {i for i in ids if resource_key(i) not in known} == set()
     for team in re.findall(r'owned-by "([^"]+)"', said):
         assert demo.execute("SELECT 1 FROM owners WHERE owners LIKE '%' || (SELECT external_id FROM principal WHERE name = ?) || '%'", (team,)).fetchone()  # fmt: skip
+
+
+def test_the_renames_that_the_text_tells_to_try(tmp_path: Path) -> None:
+    """One opens drift, the other is held: as the text says."""
+    shutil.copytree(DEMO, tmp_path / "demo")
+    config = tmp_path / "demo" / "ownerd.toml"
+    text = config.read_text().replace("config/demo", str(tmp_path / "demo"))
+    config.write_text(text.replace("./var", str(tmp_path / "var")))
+    settings = load_settings(config)
+    people = tmp_path / "demo" / "people.json"
+    whole = people.read_text()
+
+    def after(*names: str) -> dict[str, Any]:
+        async def main() -> list[dict[str, Any]]:
+            return [e async for e in sync(settings, names) if e["event"] == "finished"]
+
+        return asyncio.run(main())[-1]
+
+    after()
+    told = (DEMO / "WHAT-TO-TRY.txt").read_text()
+    drifts, holds = re.findall(r'rename the group "([^"]+)"', told)
+    people.write_text(whole.replace(f'"name": "{drifts}"', '"name": "renamed"'))
+    assert after("corp")["drift_opened"] > 0
+    people.write_text(whole)
+    assert after("corp")["drift_resolved"] > 0
+    people.write_text(whole.replace(f'"name": "{holds}"', '"name": "renamed"'))
+    assert after("corp")["state"] == "held"
