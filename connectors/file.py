@@ -167,8 +167,6 @@ class PrincipalFile(Connector):
             for member in it.members:
                 if member not in kinds:
                     raise BadData(f'{scope}: principals[{number}].members: no principal has the id "{member}"')
-            if it.manager is not None and kinds.get(it.manager) != Kind.USER:
-                raise BadData(f'{scope}: principals[{number}].manager: no user has the id "{it.manager}"')
         for it in rows:
             yield Principal(
                 Kind(it.kind), it.id, it.name, it.email, it.active, it.manager, tuple(it.aliases), it.attributes
