@@ -12,7 +12,7 @@ def matching_files(pattern: str) -> list[str]:
     """The files that a path or glob names, sorted. Misconfigured if there is none: no file is not an empty file."""
     found = sorted(glob.glob(pattern, recursive=True)) if glob.has_magic(pattern) else [pattern]  # noqa: PTH207  # an absolute pattern
     if not found:
-        raise Misconfigured(f'no file matches "{pattern}"', remedy="check the path; a glob must match at least one file")
+        raise Misconfigured(f'no file matches "{pattern}"', remedy="check the path; a glob must match a file")
     return found
 
 
