@@ -200,7 +200,7 @@ def changes(owners: Owners, after: str | None, follow: bool, limit: int | None, 
             for change in found:
                 sys.stdout.write(json_text(change) + "\n")
         elif as_json:
-            _json({"changes": found})
+            _json({"changes": found, "next": None})
         elif found or not follow:
             table(
                 ("WHEN", "KIND", "INTEGRATION", "RESOURCE", "BEFORE", "AFTER", "CURSOR"),
@@ -275,8 +275,8 @@ def status(owners: Owners, as_json: bool) -> None:
 
 
 def _stream(name: str, rows: Any) -> None:
-    """A list of any length as one JSON document, a row a line."""
+    """A list of any length as one JSON document in the socket's shape, a row a line."""
     sys.stdout.write(f'{{"{name}":[')
     for number, row in enumerate(rows):
         sys.stdout.write(("," if number else "") + "\n" + json_text(row))
-    sys.stdout.write("\n]}\n")
+    sys.stdout.write('\n],"next":null}\n')
