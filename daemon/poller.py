@@ -26,6 +26,8 @@ from daemon.runner import Event, OnEvent, Runner, finished, log_report
 
 FIRST_RETRY = 15.0
 """Seconds from a source's first failure to the next try; doubled with each, up to its interval."""
+DIRECTORIES_FIRST = 60.0
+"""Seconds for which integrations wait, after a start, until each directory has been tried once."""
 JITTER = 0.1
 """Share of the interval that is added at random, so that many hosts do not ask at once."""
 
@@ -53,6 +55,8 @@ class Poller:
     def __init__(self, settings: Settings, store: Store) -> None:
         self._runner = Runner(store, settings)
         self._failures: dict[str, int] = {}
+        self._untried = set(settings.directories)
+        self._directories_tried = asyncio.Event()
         self._stop = asyncio.Event()
         self._runs: set[asyncio.Task[Any]] = set()
         # A late run is still wanted (no misfire limit), and several missed ones are one.
@@ -116,6 +120,10 @@ class Poller:
 
     async def _on_time(self, name: str) -> None:
         with suppress(asyncio.CancelledError):  # the poller stops
+            if name in self._runner.settings.integrations:
+                # Else its rows would first wait for the directories, and then be resolved a second time.
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._directories_tried.wait(), DIRECTORIES_FIRST)
             await self._spawn(self._run(name, lambda _event: None))
 
     async def _run(self, name: str, on_event: OnEvent) -> Report:
@@ -126,7 +134,12 @@ class Poller:
             summary.update(event)
             on_event(event)
 
-        report = await self._runner.run(name, listen)
+        try:
+            report = await self._runner.run(name, listen)
+        finally:
+            self._untried.discard(name)
+            if not self._untried:
+                self._directories_tried.set()
         log_report(log, report, summary if summary.get("event") == "finished" else finished(report, 0.0))
         self._back_off(report)
         return report

@@ -138,6 +138,14 @@ def test_run_starts_again_what_was_killed(site: Site) -> None:
         until(lambda: answers(site.socket) and site.served() == 1)
 
 
+def test_directories_come_first(site: Site) -> None:
+    """After a start no row is published before it can be resolved: the feed has no row that waited."""
+    with site.start("run"):
+        until(lambda: ready(site))
+        changes = get(site.socket, "/v1/changes", limit=1000).json["changes"]
+        assert {c["after"]["reason"] for c in changes} == {None}
+
+
 def test_nothing_outlives_a_killed_run(site: Site) -> None:
     """kill -9 of the parent alone: server and poller end, and the next `ownerd run` finds its places free."""
     with site.start("run") as daemon:
