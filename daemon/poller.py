@@ -122,8 +122,10 @@ class Poller:
         with suppress(asyncio.CancelledError):  # the poller stops
             if name in self._runner.settings.integrations:
                 # Else its rows would first wait for the directories, and then be resolved a second time.
-                with suppress(TimeoutError):
+                try:
                     await asyncio.wait_for(self._directories_tried.wait(), DIRECTORIES_FIRST)
+                except TimeoutError:
+                    self._directories_tried.set()
             await self._spawn(self._run(name, lambda _event: None))
 
     async def _run(self, name: str, on_event: OnEvent) -> Report:
