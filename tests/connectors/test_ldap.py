@@ -29,8 +29,9 @@ from connectors.errors import (
     Unauthenticated,
     Unreachable,
 )
-from connectors.ldap import Ldap, LdapOptions
+from connectors.ldap import Ldap
 from connectors.ldap_errors import AD_BIND, judge
+from connectors.ldap_options import LdapOptions
 from connectors.ldap_wire import Wire
 from connectors.values import Kind, Members, Principal, Record, Ref
 from tests.servers.active_directory import ActiveDirectory
