@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import shutil
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ DEMO = ROOT / "config" / "demo"
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> sqlite3.Connection:
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection]:
     """The demo's database, after one run of each source."""
     folder = tmp_path_factory.mktemp("demo")
     shutil.copytree(DEMO, folder / "demo")
@@ -35,7 +37,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> sqlite3.Connection:
     states = asyncio.run(main())
     assert set(states.values()) == {"ok"}
     assert len(states) == len(settings.sources)
-    return sqlite3.connect(folder / "var" / "ownerd.db")
+    with contextlib.closing(sqlite3.connect(folder / "var" / "ownerd.db")) as db:
+        yield db
 
 
 def test_a_few_hundred_resources_of_several_clouds(demo: sqlite3.Connection) -> None:

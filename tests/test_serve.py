@@ -48,7 +48,7 @@ def serving(database: Path, socket: Path, clock: Clock) -> Iterator[None]:
         server.should_exit = True
         thread.join()
         listening.close()
-        pages.lookup.reader.close()
+        pages.close()
 
 
 class Served(World):

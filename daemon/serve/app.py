@@ -66,11 +66,18 @@ class Pages:
         self._clock = clock
         self._threads = threading.local()
         self.lookup = Lookup(Reader(database), clock)
+        self._lookups = [self.lookup]
+
+    def close(self) -> None:
+        """Let the database go, in every thread."""
+        for lookup in self._lookups:
+            lookup.reader.close()
 
     def _slow(self) -> Lookup:
         """The lookup of the thread that asks."""
         if not hasattr(self._threads, "lookup"):
             self._threads.lookup = Lookup(Reader(self._database), self._clock, self.lookup.counts)
+            self._lookups.append(self._threads.lookup)
         found: Lookup = self._threads.lookup
         return found
 

@@ -91,7 +91,7 @@ async def _serve(settings: Settings, listening: socket.socket) -> None:
         alive.cancel()
         with suppress(asyncio.CancelledError):
             await alive
-        pages.lookup.reader.close()
+        pages.close()
 
 
 def _reload(settings: Settings) -> None:
