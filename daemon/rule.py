@@ -33,6 +33,10 @@ class Reason(StrEnum):
     DIRECTORY_NEVER_SYNCED = "directory_never_synced"
 
 
+_UNFIT = (Reason.PRINCIPAL_INACTIVE, Reason.GROUP_EMPTY, Reason.OWNER_NOT_ALLOWED)
+"""Why a principal may not own; of several principals, the reason of the one that came furthest is told."""
+
+
 class Owner(NamedTuple):
     """A principal that owns. `directory` is a directory's name."""
 
@@ -197,16 +201,14 @@ def name_principals(value: str, rule: Rule, directories: Directories) -> tuple[O
         if not matched:
             return Reason.VALUE_UNKNOWN
     owners: dict[Owner, None] = {}
-    unfit: Reason | None = None
+    unfit: set[Reason] = set()
     for candidate in matched:
         reason = fitness(candidate, rule.allowed)
         if reason is None:
             owners[Owner(candidate.kind, rule.directory, candidate.id, candidate.name)] = None
         else:
-            unfit = unfit or reason
-    if owners:
-        return tuple(owners)
-    return unfit or Reason.VALUE_UNKNOWN
+            unfit.add(reason)
+    return tuple(owners) or max(unfit, key=_UNFIT.index)
 
 
 def match(value: str, candidates: Sequence[Candidate], field: str) -> Sequence[Candidate] | Reason:

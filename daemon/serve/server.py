@@ -81,7 +81,7 @@ async def _serve(settings: Settings, listening: socket.socket) -> None:
         loop.add_signal_handler(number, stop)
     loop.add_signal_handler(signal.SIGHUP, _reload, settings)
     alive = asyncio.create_task(_signs_of_life(pages))
-    log.info("server.ready", socket=str(settings.socket), database=str(settings.database))
+    log.info("server.ready", socket=listening.getsockname(), database=str(settings.database))
     notify("READY=1")
     try:
         await server.serve(sockets=[listening])
