@@ -14,19 +14,71 @@ Not thread-safe: one `Owners` a thread. Errors: `NotRunning`, and a `LookupProbl
 
 from __future__ import annotations
 
+import grp
 import http.client
 import json
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NotRequired, Self, TypedDict
 from urllib.parse import urlencode
 
 from daemon.errors import NotRunning, OwnerdError
 
-Answer = dict[str, Any]
+Row = dict[str, Any]
 _MOST = 1000
+
+
+class Member(TypedDict):
+    """An active user of an owning group."""
+
+    id: str
+    email: str | None
+    name: str
+
+
+class Owner(TypedDict):
+    """A principal that owns. `members` is there when it was asked for."""
+
+    kind: str
+    directory: str
+    id: str
+    name: str
+    members: NotRequired[list[Member]]
+
+
+class Resource(TypedDict):
+    """What is owned."""
+
+    id: str
+    integration: str
+    type: str
+    name: str
+    parent: str | None
+
+
+class Tag(TypedDict):
+    """The tag that decided, and the resource that has it."""
+
+    key: str
+    value: str
+    resource: str
+
+
+class Answer(TypedDict):
+    """Who owns a resource; docs/api.md tells what each member means. Moments are RFC 3339."""
+
+    resource: Resource
+    owners: list[Owner]
+    source: str
+    fallback: bool
+    reason: str | None
+    tag: Tag | None
+    changed_at: str
+    resource_seen_at: str | None
+    owners_seen_at: str | None
+    stale: bool
 
 
 class LookupProblem(OwnerdError):
@@ -68,6 +120,17 @@ def problem_of(body: Mapping[str, Any]) -> LookupProblem:
     return _PROBLEMS.get(kind, LookupProblem)(body)
 
 
+class Rows:
+    """The rows of a list, read as they are asked for. `next`: at the end, the cursor of what was left out, or None."""
+
+    def __init__(self, pages: Generator[Row, None, str | None]) -> None:
+        self._pages = pages
+        self.next: str | None = None
+
+    def __iter__(self) -> Iterator[Row]:
+        self.next = yield from self._pages
+
+
 class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: str, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
@@ -107,31 +170,36 @@ class Owners:
             query["integration"] = integration
         if members:
             query["expand"] = "members"
-        answer: Answer = self.call("GET", f"/v1/owner?{urlencode(query)}", headers=_age(max_age))
+        answer: Answer = self._told(self.call("GET", _target("/v1/owner", query), headers=_age(max_age)), "owners")
         return answer
 
     def get_many(self, resources: Sequence[str], *, max_age: int | None = None) -> list[Answer | LookupProblem]:
         """Who owns many resources, in the order asked; a problem in the place of each that has no answer."""
         found: list[Answer | LookupProblem] = []
         for start in range(0, len(resources), _MOST):
-            body = {"resources": list(resources[start : start + _MOST])}
-            told = self.call("POST", "/v1/owners", body, headers=_age(max_age))["answers"]
+            asked = list(resources[start : start + _MOST])
+            told = self.call("POST", "/v1/owners", {"resources": asked}, headers=_age(max_age))
+            told = self._told(told, "answers")["answers"]
+            if len(told) != len(asked):
+                raise self._stranger()
             found += [answer if "resource" in answer and "owners" in answer else problem_of(answer) for answer in told]
         return found
 
-    def pages(self, page: str, name: str, most: int | None = None, **query: str | None) -> Iterator[dict[str, Any]]:
+    def pages(self, page: str, name: str, most: int | None = None, **query: str | None) -> Rows:
         """The rows of a list (`/v1/resources`, `resources`), page by page, to its end or to `most`."""
-        asked = {key: value for key, value in query.items() if value is not None}
+        return Rows(self._pages(page, name, most, {key: value for key, value in query.items() if value is not None}))
+
+    def _pages(self, page: str, name: str, most: int | None, asked: dict[str, str]) -> Generator[Row, None, str | None]:
         left = most
-        while left is None or left > 0:
+        while True:
             asked["limit"] = str(_MOST if left is None else min(left, _MOST))
-            told = self.call("GET", f"{page}?{urlencode(asked)}")
+            told = self._told(self.call("GET", _target(page, asked)), name, "next")
             yield from told[name]
-            if left is not None:
-                left -= len(told[name])
-            if told["next"] is None:
-                return
-            asked["after" if name == "changes" else "cursor"] = told["next"]
+            left = None if left is None else left - len(told[name])
+            cursor: str | None = told["next"]
+            if cursor is None or (left is not None and left <= 0):
+                return cursor
+            asked["after" if name == "changes" else "cursor"] = cursor
 
     def call(self, method: str, target: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
         """Any call of the socket. NotRunning if nobody answers; LookupProblem for what is not an answer."""
@@ -140,10 +208,22 @@ class Owners:
         try:
             told = json.loads(content)
         except ValueError as error:
-            raise OwnerdError(f"{self.path}: the answer is no JSON: is this ownerd's socket?") from error
+            raise self._stranger() from error
         if status != 200:
-            raise problem_of(told)
+            raise problem_of(self._told(told, "type"))
         return told
+
+    def _told(self, told: Any, *names: str) -> Any:
+        """An object, if it has these members."""
+        if not isinstance(told, dict) or not all(name in told for name in names):
+            raise self._stranger()
+        return told
+
+    def _stranger(self) -> OwnerdError:
+        return OwnerdError(
+            f"{self.path}: this is no answer of ownerd's",
+            remedy="check that the path is that of ownerd.sock, not control.sock or another service's",
+        )
 
     def _send(self, method: str, target: str, body: bytes | None, headers: Mapping[str, str]) -> tuple[int, bytes]:
         for kept in (self._connection.sock is not None, False):
@@ -154,7 +234,9 @@ class Owners:
             except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError) as error:
                 self.close()
                 if not kept:  # a kept connection may have ended meanwhile: that is tried once more
-                    raise NotRunning(f"{self.path}: ownerd ended the connection") from error
+                    raise NotRunning(
+                        f"{self.path}: ownerd ended the connection", remedy="it may be restarting: try again"
+                    ) from error
             except (FileNotFoundError, ConnectionRefusedError) as error:
                 self.close()
                 raise NotRunning(
@@ -162,18 +244,39 @@ class Owners:
                 ) from error
             except PermissionError as error:
                 self.close()
-                raise NotRunning(
-                    f"{self.path}: permission denied",
-                    remedy="only members of the socket's group may ask (daemon.socket_group): `ls -l` shows it",
-                ) from error
+                raise NotRunning(f"{self.path}: permission denied", remedy=_who_may(self.path)) from error
             except TimeoutError as error:
                 self.close()
-                raise NotRunning(f"{self.path}: no answer in {self._connection.timeout:g} s") from error
+                raise NotRunning(
+                    f"{self.path}: no answer in {self._connection.timeout:g} s",
+                    remedy="see whether it works: `systemctl status ownerd`, `journalctl -u ownerd`",
+                ) from error
             except (OSError, http.client.HTTPException) as error:
                 self.close()
-                raise NotRunning(f"{self.path}: {error}") from error
+                why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+                raise NotRunning(
+                    f"{self.path}: {why}", remedy="check that the path is that of ownerd's socket"
+                ) from error
         raise AssertionError("unreachable")
 
 
 def _age(max_age: int | None) -> dict[str, str]:
     return {} if max_age is None else {"Cache-Control": f"max-age={max_age}"}
+
+
+def _target(page: str, query: Mapping[str, str]) -> str:
+    try:
+        return f"{page}?{urlencode(query)}"
+    except UnicodeEncodeError as error:
+        raise problem_of(
+            {"type": "/problems/bad-request", "detail": f"{error.object!r} is not Unicode text"}
+        ) from error
+
+
+def _who_may(path: Path) -> str:
+    """Who may open a socket that this process may not."""
+    try:
+        group = grp.getgrgid(path.stat().st_gid).gr_name
+    except (OSError, KeyError):
+        return "only members of the socket's group may ask: daemon.socket_group names it"
+    return f'only members of the group "{group}" may ask (daemon.socket_group): `sudo usermod -aG {group} "$USER"`'

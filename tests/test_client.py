@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import socket
 import threading
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from connectors.errors import Forbidden
-from daemon.client import AmbiguousResource, NotYetKnown, Owners, TooOld, UnknownResource
+from daemon.client import AmbiguousResource, LookupProblem, NotYetKnown, Owners, TooOld, UnknownResource
 from daemon.errors import NotRunning, OwnerdError
 from tests.harness import World, configuration, integration, resource, team
 from tests.test_serve import serving
@@ -88,3 +89,37 @@ def test_nobody_or_a_stranger_answers(tmp_path: Path) -> None:
             owners.get("x")
         thread.join()
     listening.close()
+
+
+def test_who_may_ask_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the right to open the socket, the error names the group that has it."""
+
+    def refuse(_self: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("daemon.client._UnixConnection.connect", refuse)
+    (tmp_path / "s").touch()
+    group = grp.getgrgid((tmp_path / "s").stat().st_gid).gr_name
+    with pytest.raises(NotRunning, match="permission denied") as caught:
+        Owners(tmp_path / "s").get("x")
+    assert f'the group "{group}"' in caught.value.remedy
+    with pytest.raises(NotRunning) as caught:
+        Owners(tmp_path / "gone").get("x")
+    assert "daemon.socket_group" in caught.value.remedy
+
+
+def test_what_is_no_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LookupProblem) as caught:
+        Owners(tmp_path / "s").get("a\udcff")
+    assert caught.value.kind == "bad-request"
+
+
+def test_a_list_tells_what_was_left_out(world: World) -> None:
+    with Owners(world.folder / "s") as owners:
+        some = owners.pages("/v1/resources", "resources", 1200)
+        assert some.next is None
+        first = [row["resource"]["id"] for row in some]
+        assert some.next is not None
+        rest = owners.pages("/v1/resources", "resources", cursor=some.next)
+        assert len({*first, *(row["resource"]["id"] for row in rest)}) == 1500
+        assert rest.next is None

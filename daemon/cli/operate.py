@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import click
 
-from daemon.answers import rfc3339
-from daemon.cli.options import as_json_option, known_sources, source_names, with_settings
+from daemon.cli.exits import FAILED, HELD
+from daemon.cli.options import as_json_option, as_lines_option, known_sources, source_names, with_settings
 from daemon.cli.progress import Progress
-from daemon.cli.show import age, complain, is_terminal, styled, table
+from daemon.cli.show import Column, age, complain, console, is_terminal, line, table
 from daemon.cli.show import as_json as show_json
 from daemon.text import json_text, printable
 
@@ -48,7 +47,7 @@ def poll(settings: Any) -> int:
 
 @click.command()
 @click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=source_names)
-@as_json_option
+@as_lines_option
 @with_settings
 def check(settings: Any, names: tuple[str, ...], as_json: bool) -> int:
     """Check the configuration, then each source's credentials and permissions."""
@@ -63,35 +62,32 @@ def check(settings: Any, names: tuple[str, ...], as_json: bool) -> int:
         if as_json:
             sys.stdout.write(json_text(event) + "\n")
         elif is_terminal():
-            from daemon.cli.show import console
-
-            mark = ("ok", "green") if event["ok"] else ("FAILED", "red")
-            console().print(
-                styled(mark), styled(f"{event['source']}: {event['what']}"), styled((event["detail"], "dim"))
-            )
-            if event["remedy"]:
-                console().print("   →", styled(event["remedy"]))
+            _checked(event)
         else:
-            words = (
-                "ok" if event["ok"] else "failed",
-                event["source"],
-                event["what"],
-                event["detail"],
-                event["remedy"],
-            )
-            sys.stdout.write("\t".join(map(printable, words)) + "\n")
+            state = "ok" if event["ok"] else "failed"
+            sys.stdout.write(line((state, event["source"], event["what"], event["detail"], event["remedy"])))
         sys.stdout.flush()
 
     if is_terminal() and not as_json:
         count = len(settings.sources)
-        click.echo(f"{settings.path}: good; {count} source{'s' * (count != 1)}")
+        console().print(f"{printable(str(settings.path))}: good; {count} source{'s' * (count != 1)}")
     _each(engine(settings, known), one)
-    return 1 if bad else 0
+    return FAILED if bad else 0
+
+
+def _checked(event: Event) -> None:
+    from rich.text import Text
+
+    mark = Text("ok    ", "green") if event["ok"] else Text("FAILED", "red")
+    out = console()
+    out.print(mark, Text(printable(f"{event['source']}: {event['what']}")), Text(printable(event["detail"]), "dim"))
+    if event["remedy"]:
+        out.print("        →", Text(printable(event["remedy"])))
 
 
 @click.command()
 @click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=source_names)
-@as_json_option
+@as_lines_option
 @with_settings
 def sync(settings: Any, names: tuple[str, ...], as_json: bool) -> int:
     """Read sources now: all, or those named. Goes through a running poller, and needs none."""
@@ -103,7 +99,7 @@ def sync(settings: Any, names: tuple[str, ...], as_json: bool) -> int:
 
 @click.command()
 @click.argument("name", shell_complete=source_names)
-@as_json_option
+@as_lines_option
 @with_settings
 def accept(settings: Any, name: str, as_json: bool) -> int:
     """Let the held snapshot of a source through, whatever it removes or re-owns."""
@@ -137,11 +133,13 @@ def _watch(events: AsyncGenerator[Event, None], as_json: bool) -> int:
 
             _each(events, shown)
     if states & {"failed", "partial"}:
-        return 1
-    return 5 if "held" in states else 0
+        return FAILED
+    return HELD if "held" in states else 0
 
 
 def _each(events: AsyncGenerator[Event, None], one: Callable[[Event], None]) -> None:
+    import asyncio
+
     async def main() -> None:
         try:
             async for event in events:
@@ -161,48 +159,20 @@ def _each(events: AsyncGenerator[Event, None], one: Callable[[Event], None]) -> 
 @with_settings
 def held(settings: Any, name: str | None, as_json: bool) -> int:
     """What the guard holds, and why. `ownerd accept NAME` lets it through."""
+    from daemon.answers import rfc3339
     from daemon.engine import held as engine
 
     known_sources(settings, (name,) if name else ())
     found = [report for report in engine(settings) if name in {None, report["source"]}]
     if as_json:
         show_json({"held": found})
-    else:
-        table(
-            ("SOURCE", "SUBJECT", "WHY", "SINCE"),
-            ((r["source"], why["subject"], why["why"], age(rfc3339(r["at"]))) for r in found for why in r["why"]),
-            wide=("SUBJECT", "WHY"),
-            empty="Nothing is held.",
-        )
-        if found and is_terminal():
-            complain("the rows in force are those from before", f"ownerd accept {found[0]['source']}", head="")
-    return 5 if found else 0
-
-
-@click.command()
-def schema() -> None:
-    """JSON Schema of the configuration, for an editor."""
-    import json
-
-    from config.settings import json_schema
-
-    click.echo(json.dumps(json_schema(), indent=2))
-
-
-@click.command()
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(shell: str) -> None:
-    r"""Completion script for a shell.
-
-    \b
-    bash: ownerd completion bash > ~/.local/share/bash-completion/completions/ownerd
-    zsh:  ownerd completion zsh  > "${fpath[1]}/_ownerd"
-    fish: ownerd completion fish > ~/.config/fish/completions/ownerd.fish
-    """
-    from click.shell_completion import get_completion_class
-
-    from daemon.cli import cli
-
-    found = get_completion_class(shell)
-    assert found
-    click.echo(found(cli, {}, "ownerd", "_OWNERD_COMPLETE").source())
+        return HELD if found else 0
+    table(
+        [Column("SOURCE"), Column("SUBJECT", fold=True), Column("WHY", fold=True), Column("SINCE")],
+        ((r["source"], why["subject"], why["why"], age(rfc3339(r["at"]))) for r in found for why in r["why"]),
+        empty="Nothing is held.",
+    )
+    if found and is_terminal():
+        accepts = (f"ownerd accept {report['source']}" for report in found)
+        complain("What was published before is still served. To let a snapshot through:", *accepts, head="")
+    return HELD if found else 0

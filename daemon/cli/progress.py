@@ -6,11 +6,16 @@ import sys
 from types import TracebackType
 from typing import Any, Self
 
-from daemon.cli.show import complain, console, is_terminal
+from daemon.cli.show import complain, console, is_terminal, line
 from daemon.text import printable
 
 Event = dict[str, Any]
-_MARKS = {"ok": "[green]✓[/]", "partial": "[yellow]![/]", "held": "[yellow]‖[/]", "failed": "[red]✗[/]"}
+_MARKS = {
+    "ok": ("✓", "green"),
+    "partial": ("!", "yellow"),
+    "held": ("‖", "yellow"),
+    "failed": ("✗", "red"),
+}
 
 
 class Progress:
@@ -24,19 +29,7 @@ class Progress:
 
     def __enter__(self) -> Self:
         if is_terminal():
-            from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
-            from rich.progress import Progress as Bars
-
-            # How much there is to read is known only at the end: the bars pulse until then.
-            self._bars = Bars(
-                SpinnerColumn(finished_text=" "),
-                TextColumn("{task.fields[mark]} [bold]{task.description}"),
-                BarColumn(bar_width=20),
-                TextColumn("{task.fields[rows]:>9} rows", justify="right"),
-                TimeElapsedColumn(),
-                TextColumn("[dim]{task.fields[what]}"),
-                console=console(),
-            )
+            self._bars = _bars()
             self._bars.start()
         return self
 
@@ -58,24 +51,45 @@ class Progress:
             self._ends.append(event)
 
     def _bar(self, event: Event) -> None:
-        from rich.markup import escape
-
         name = event["source"]
         if name not in self._tasks:
-            self._tasks[name] = self._bars.add_task(escape(printable(name)), total=None, rows=0, mark=" ", what="")
+            self._tasks[name] = self._bars.add_task(printable(name), total=None, rows=0, mark=(" ", ""), what="")
         task = self._tasks[name]
         match event["event"]:
             case "scope":
                 rows = self._rows.setdefault(name, {})
                 rows[event["scope"]] = event.get("rows", 0)
-                what = escape(printable(event["scope"]))
-                self._bars.update(task, rows=sum(rows.values()), what=what)
+                self._bars.update(task, rows=sum(rows.values()), what=printable(event["scope"]))
             case "merging":
                 self._bars.update(task, what="publishing")
             case "finished":
-                self._bars.update(
-                    task, total=1, completed=1, rows=event["rows"], mark=_MARKS[event["state"]], what=_summary(event)
-                )
+                mark = _MARKS[event["state"]]
+                self._bars.update(task, total=1, completed=1, rows=event["rows"], mark=mark, what=_summary(event))
+
+
+def _bars() -> Any:
+    from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+    from rich.table import Column
+    from rich.text import Text
+
+    class Mark(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(*task.fields["mark"])
+
+    # How much there is to read is known only at the end: the bars pulse until then.
+    return Bars(
+        SpinnerColumn(finished_text=" "),
+        Mark(),
+        TextColumn("{task.description}", style="bold", markup=False),
+        BarColumn(bar_width=12),
+        TextColumn("{task.fields[rows]} rows", justify="right", markup=False),
+        TimeElapsedColumn(),
+        TextColumn(
+            "{task.fields[what]}", style="dim", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")
+        ),
+        console=console(),
+    )
 
 
 def _summary(event: Event) -> str:
@@ -89,18 +103,13 @@ def _summary(event: Event) -> str:
 def _line(event: Event) -> None:
     match event["event"]:
         case "finished":
-            words = [
-                event["source"],
-                event["state"],
-                f"{event['rows']} rows",
-                _summary(event),
-                f"{event['seconds']:.1f} s",
-            ]
+            rows, seconds = f"{event['rows']} rows", f"{event['seconds']:.1f} s"
+            words = [event["source"], event["state"], rows, _summary(event), seconds]
         case "scope" if event.get("done"):
             words = [event["source"], "read", event["scope"], f"{event['rows']} rows"]
         case _:
             return
-    sys.stdout.write("\t".join(map(printable, words)) + "\n")
+    sys.stdout.write(line(words))
     sys.stdout.flush()
 
 
@@ -110,7 +119,10 @@ def _afterwards(event: Event) -> None:
         place = f"{event['source']}: {scope}: " if scope else f"{event['source']}: "
         complain(place + error["message"], error["remedy"])
     for held in event["held"]:
+        complain(f"{event['source']}: held: {held['subject']}: {held['why']}")
+    if event["held"]:
         complain(
-            f"{event['source']}: held: {held['subject']}: {held['why']}",
-            f"ownerd held {event['source']}; ownerd accept {event['source']} lets it through",
+            f"{event['source']}: what was published before is still served",
+            f"ownerd held {event['source']} shows what is held; ownerd accept {event['source']} lets it through",
+            head="",
         )

@@ -5,23 +5,44 @@ No text from outside is shown raw, nor taken for markup.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from itertools import compress, islice
+from typing import TYPE_CHECKING, Any, Literal
 
 from daemon.text import json_text, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.text import Text
 
-Cell = str | tuple[str, str]
-"""A cell: text, or text and a style."""
+    from daemon.client import Rows
 
-_ESCAPE = {"red": "\x1b[31m", "bold": "\x1b[1m"}
+Cell = str | tuple[str, str] | list[str]
+"""A cell: text; text and a style; or a list of texts."""
+
+_RED, _PLAIN = "\x1b[31m", "\x1b[0m"
+_AT_ONCE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table. How it looks in a pipe never changes with the width of anything."""
+
+    title: str
+    fold: bool = False
+    """Gives way where there is not room for all, and is then folded."""
+    under: str = ""
+    """Where there is no room for it: the column under whose text it goes; a list is a line each there."""
+    right: bool = False
+    """Numbers."""
+    only: Literal["", "pipe", "people"] = ""
+    """Whom it is for, if not for all."""
 
 
 def is_terminal() -> bool:
@@ -36,84 +57,89 @@ def console() -> Console:
     return Console(highlight=False, emoji=False, markup=False)
 
 
-def complain(message: str, remedy: str = "", *, head: str = "ownerd: ") -> None:
+def note(message: str) -> None:
+    """A remark for people, dim; programs are not bothered."""
+    if is_terminal():
+        console().print(printable(message), style="dim")
+
+
+def complain(message: str, *remedies: str, head: str = "ownerd: ") -> None:
     """An error on standard error: what happened, and what to do."""
-    colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
-    shown = f"{_ESCAPE['red']}{head}\x1b[0m" if colour and head else head
+    with contextlib.suppress(OSError):  # reported when it is tried again
+        sys.stdout.flush()  # what came before it stays before it
+    coloured = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    shown = f"{_RED}{head}{_PLAIN}" if coloured and head else head
     sys.stderr.write(f"{shown}{printable(message)}\n")
-    if remedy:
+    for remedy in filter(None, remedies):
         sys.stderr.write(f"  → {printable(remedy)}\n")
 
 
 def as_json(value: Any) -> None:
     """One JSON document; indented for people."""
-    text = json_text(value)
-    if is_terminal():
-        import json
-
-        # What is unsafe is escaped already; `json` escapes all that is not ASCII, which is as safe.
-        text = json.dumps(json.loads(text), indent=2)
-    sys.stdout.write(text + "\n")
-
-
-def table(columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, wide: Sequence[str] = (), empty: str = "") -> None:
-    """A table on a terminal; else a line a row, its cells divided by tabs. `wide` columns take the room there is."""
     if not is_terminal():
-        for row in rows:
-            sys.stdout.write("\t".join(printable(_plain(cell)) for cell in row) + "\n")
+        sys.stdout.write(json_text(value) + "\n")
         return
-    from rich import box
-    from rich.table import Table
-
-    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)
-    for column in columns:
-        grid.add_column(column, overflow="fold", ratio=1 if column in wide else None, no_wrap=column not in wide)
-    count = 0
-    for row in rows:
-        grid.add_row(*(styled(cell) for cell in row))
-        count += 1
-    if count:
-        console().print(grid)
-    elif empty:
-        console().print(empty, style="dim")
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    sys.stdout.write("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text) + "\n")
 
 
-def styled(cell: Cell) -> Text:
-    """A cell as text that is never taken for markup."""
-    from rich.text import Text
-
-    text, style = cell if isinstance(cell, tuple) else (cell, "")
-    return Text(
-        "\n".join(map(printable, text.split("\n"))) if style == "lines" else printable(text),
-        style="" if style == "lines" else style,
-    )
+def as_json_list(name: str, rows: Rows) -> None:
+    """A list of any length as one JSON document in the socket's shape, a row a line; no document if it fails."""
+    sys.stdout.write(f'{{"{name}":[')
+    for number, row in enumerate(rows):
+        sys.stdout.write(("," if number else "") + "\n" + json_text(row))
+    sys.stdout.write(f'\n],"next":{json_text(rows.next)}}}\n')
 
 
-def _plain(cell: Cell) -> str:
-    return cell[0] if isinstance(cell, tuple) else cell
+def table(columns: Sequence[Column], rows: Iterable[Sequence[Cell]], *, empty: str = "") -> None:
+    """A table on a terminal; else a line a row, of all cells, divided by tabs, with `-` for an empty one."""
+    if not is_terminal():
+        piped = [column.only != "people" for column in columns]
+        for row in rows:
+            sys.stdout.write(line(compress(row, piped)))
+        return
+    from daemon.cli.tables import grid
+
+    left: Iterator[Sequence[Cell]] = iter(rows)
+    out = console()
+    some = False
+    while batch := list(islice(left, _AT_ONCE)):  # a list may be longer than memory
+        out.print(grid(columns, batch, out.width))
+        some = True
+    if not some and empty:
+        out.print(empty, style="dim")
 
 
 def story(lines: Iterable[tuple[str, Cell]]) -> None:
     """Labelled lines, one below the other."""
-    if not is_terminal():
-        for label, cell in lines:
-            sys.stdout.write(f"{label}\t{printable(_plain(cell))}\n")
+    if is_terminal():
+        from daemon.cli.tables import labelled
+
+        console().print(labelled(lines))
         return
-    from rich.table import Table
-
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(overflow="fold")
-    for label, cell in lines:
-        grid.add_row(label, styled(cell))
-    console().print(grid)
+    for row in lines:
+        sys.stdout.write(line(row))
 
 
-def age(at: str | None, now: Callable[[], float] = time.time) -> str:
+def line(cells: Iterable[Cell]) -> str:
+    """A line for a pipe: cells divided by tabs, `-` for an empty one."""
+    return "\t".join(plain(cell) or "-" for cell in cells) + "\n"
+
+
+def plain(cell: Cell) -> str:
+    """A cell for a pipe: whole, on one line, harmless."""
+    if isinstance(cell, str):
+        return printable(cell)
+    if isinstance(cell, tuple):
+        return printable(cell[0])
+    return ", ".join(map(printable, cell))
+
+
+def age(at: str | None) -> str:
     """`2026-11-23T08:00:00Z` as `3m ago` for people, as it is for programs; `never` for None."""
     if at is None or not is_terminal():
         return at or "never"
-    return f"{span(now() - datetime.fromisoformat(at).timestamp())} ago"
+    return f"{span(time.time() - datetime.fromisoformat(at).timestamp())} ago"
 
 
 def span(seconds: float) -> str:
@@ -125,26 +151,28 @@ def span(seconds: float) -> str:
     return f"{left}s"
 
 
-def owners_of(answer: dict[str, Any]) -> str:
+# --- answers ----------------------------------------------------------------------------------------------------------
+
+
+def owners_of(outcome: Mapping[str, Any]) -> str:
     """The owners' names, each with its kind where it is no group."""
-    if not answer["owners"]:
+    if not outcome["owners"]:
         return "nobody"
     return ", ".join(
         o["name"] or o["id"] if o["kind"] == "group" else f"{o['name'] or o['id']} ({o['kind']})"
-        for o in answer["owners"]
+        for o in outcome["owners"]
     )
 
 
-def source_of(answer: dict[str, Any]) -> Cell:
+def source_of(outcome: Mapping[str, Any]) -> Cell:
     """How the owners were found; a fallback stands out."""
-    if answer["fallback"]:
-        return f"FALLBACK: {answer['reason']}", "yellow"
-    if answer["reason"]:
-        return str(answer["reason"]), "yellow"
-    return str(answer["source"])
+    if outcome["fallback"]:
+        return f"FALLBACK: {outcome['reason']}", "yellow"
+    if outcome["reason"]:
+        return str(outcome["reason"]), "yellow"
+    return str(outcome["source"])
 
 
-def seen(answer: dict[str, Any]) -> Cell:
-    """The age of the older of the two readings; stale stands out."""
-    oldest = min(x for x in (answer["resource_seen_at"], answer["owners_seen_at"]) if x is not None)
-    return (f"{age(oldest)}, STALE", "red") if answer["stale"] else age(oldest)
+def seen_at(answer: Mapping[str, Any]) -> str | None:
+    """When the older of the two readings was that an answer rests on."""
+    return min((at for at in (answer["resource_seen_at"], answer["owners_seen_at"]) if at is not None), default=None)
