@@ -27,10 +27,15 @@ from connectors.values import Kind, Members, Principal, Record, Ref
 NEVER = re.compile(
     r"passw|pwd|secret|credential|hash|pkcs12|principalkey|otpkey|privatekey|recovery|pincode|photo|audio|logo"
     r"|certificate|securitydescriptor|^objectguid$|^objectsid$|sidhistory|^(?:member|uniquemember|memberuid|memberof)$"
-    r"|^(?:id|name|email|objectclass)$",
+    r"|^(?:id|name|email|objectclass)$|^(?:usn\w+|whenchanged|dscorepropagationdata)$",
     re.IGNORECASE,
 )
-"""Attributes that are not asked for: secrets, pictures and keys, memberships (read apart), names that are fields."""
+"""Attributes that are not asked for: secrets, pictures and keys, memberships (read apart), names that are fields.
+
+Nor Active Directory's own bookkeeping (`logo` means lastLogon and its kin too): it differs from one domain controller
+to the next, so that all users would seem changed whenever another one answers.
+https://learn.microsoft.com/en-us/openspecs/windows_protocols/ms-ada3/30ed4f48-fd7a-408e-b578-e0b6d46596c8
+"""
 
 
 @dataclass
@@ -108,6 +113,7 @@ class Ldap(Connector):
         by = self._schema.primary[:1] if kind is Kind.GROUP else ()
         for key, entry in self._entries(kind, [self._schema.id, *filter(None, [extra]), *by]):
             id_ = self._id(entry)
+            self._alone(known.users if kind is Kind.GROUP else known.groups, key, id_, entry)
             ids[key] = id_
             for login in entry.texts("uid") if extra else ():
                 if known.logins.setdefault(login, id_) != id_:
@@ -122,6 +128,14 @@ class Ldap(Connector):
             remedy=f"make it unique, or leave one out by `{option}`",
         )
 
+    def _alone(self, others: dict[bytes, bytes], key: bytes, id_: bytes, entry: Entry) -> None:
+        """A user and a group may be one entry; two entries of one name would be taken for each other."""
+        if others.get(key, id_) != id_:
+            raise BadData(
+                f"{self._place}: {one_line(entry.dn)!r}: a user and a group have this name",
+                remedy="the next run is right if one took the other's place; else leave one out by a filter",
+            )
+
     def _attributes(self, kind: Kind) -> list[str]:
         names: dict[str, str] = {}
         for _, entry in self._entries(kind, ["*"], types_only=True):
@@ -134,7 +148,9 @@ class Ldap(Connector):
         return [*names.values(), *(x for x in (schema.id, *more) if x.lower() not in names)]
 
     def _user(self, key: bytes, entry: Entry, known: _Known) -> Iterator[Record]:
-        id_ = known.users[key] = self._id(entry)
+        id_ = self._id(entry)
+        self._alone(known.groups, key, id_, entry)
+        known.users[key] = id_
         email, aliases = _addresses(entry)
         managers = [ref for dn in entry.texts("manager") if (ref := self._by_dn(known, dn, entry))]
         user = Principal(

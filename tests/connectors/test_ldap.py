@@ -244,7 +244,7 @@ def test_a_refused_bind_says_why(ad: ActiveDirectory, data: str) -> None:
 @pytest.mark.parametrize(
     ("what", "error"),
     [
-        *((x, ServerFault) for x in ("1", "51", "52", "53", "80", "garbage", "cut", "close")),
+        *((x, ServerFault) for x in ("1", "51", "52", "53", "80", "garbage", "cut", "close", "notice")),
         *((x, Incomplete) for x in ("3", "4", "10", "11", "nocontrol", "repeat")),
         ("50", Forbidden),
     ],
@@ -257,6 +257,13 @@ def test_a_list_that_breaks_on_its_second_page_fails(
     with ad.broken(2, what):
         fails(ad, error, None)
     assert len(principals(read(ad))) == 7
+
+
+def test_a_list_that_stops_in_the_middle_is_unreachable(ad: ActiveDirectory) -> None:
+    for number in range(7):
+        ad.add_user(f"U{number}")
+    with ad.broken(2, "hang"):
+        fails(ad, Unreachable, "timed out", timeout=0.5)
 
 
 def test_empty_pages_without_end_are_an_error(ad: ActiveDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,8 +313,11 @@ def test_an_address_of_version_6_is_an_address() -> None:
 def test_a_server_that_never_answers_is_unreachable() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"ldap://127.0.0.1:{silent.getsockname()[1]}"
-        with pytest.raises(Unreachable, match="timed out"):
-            Wire(url, "here", user=None, password=None, start_tls=False, ca_file=None, timeout=0.5)
+        for start_tls in (False, True):
+            with pytest.raises(Unreachable, match="timed out"):
+                Wire(url, "here", user=None, password=None, start_tls=start_tls, ca_file=None, timeout=0.5)
+        with pytest.raises(Unreachable, match="timed out"):  # in the handshake
+            Wire(f"ldaps{url[4:]}", "here", user=None, password=None, start_tls=False, ca_file=None, timeout=0.5)
 
 
 # Active Directory
@@ -328,6 +338,19 @@ def test_member_ranges_are_read_to_their_end(ad: ActiveDirectory, count: int) ->
     ad.add_group("G")
     ad.set_members("G", [ad.dn(n).lower() for n in names[:count]])
     assert members(read(ad)).get("G", []) == names[:count]
+
+
+def test_a_group_of_more_than_1500_members_is_read_whole(ad: ActiveDirectory) -> None:
+    """Active Directory's own MaxValRange, at the connector's own page size."""
+    ad.range_size = 1500
+    names = [f"U{n}" for n in range(3001)]
+    for name in names:
+        ad.add_user(name)
+    ad.add_group("G")
+    ad.set_members("G", [ad.dn(name) for name in names])
+    with connected(ad) as connector:
+        connector.page_size = Ldap.page_size
+        assert members(list(connector.read(BASE)))["G"] == names
 
 
 @pytest.mark.parametrize(
@@ -422,6 +445,43 @@ def test_secrets_and_pictures_are_never_asked_for(ad: ActiveDirectory) -> None:
     assert not set(secrets) & found.attributes.keys()
 
 
+def test_another_domain_controller_changes_no_user(ad: ActiveDirectory) -> None:
+    """What each keeps for itself is left out: it would rewrite every row."""
+    ad.add_user("Ada", department="R&D", uSNChanged=1, uSNCreated=1, whenChanged="20260101000000.0Z", lastLogon=1)
+    before = principals(read(ad))
+    entry = ad.entries[ad.dn("Ada")]
+    entry.update(uSNChanged=[b"9"], uSNCreated=[b"8"], whenChanged=[b"20261231000000.0Z"], lastLogon=[b"7"])
+    entry["dSCorePropagationData"] = [b"16010101000000.0Z"]
+    assert principals(read(ad)) == before
+    assert before["Ada"].attributes["department"] == "R&D"
+
+
+def test_a_user_and_a_group_of_one_name_are_never_taken_for_each_other(ad: ActiveDirectory) -> None:
+    ad.add_user("Ada")
+    ad.add_user("Bo")
+    with connected(ad) as connector, pytest.raises(BadData, match=r"CN=Ada,.*a user and a group have this name"):
+        learn = connector._learn
+
+        def then_replace(kind: Kind, known: Any) -> None:
+            learn(kind, known)
+            if kind is Kind.USER:
+                del ad.entries[ad.dn("Ada")]
+                ad.add_group("Ada")
+
+        connector._learn = then_replace  # type: ignore[method-assign]
+        list(connector.read(BASE))
+
+
+def test_one_entry_may_be_a_user_and_a_group(ad: ActiveDirectory) -> None:
+    ad.add_user("Ada")
+    ad.add_group("G")
+    ad.set_members("G", [ad.dn("Ada")])
+    found = read(ad, group_filter="(|(objectClass=group)(cn=Ada))")
+    ada = {r.kind for r in found if isinstance(r, Principal) and r.name == "Ada"}
+    assert ada == {Kind.USER, Kind.GROUP}
+    assert {m.kind for r in found if isinstance(r, Members) for m in r.members} == {Kind.USER}
+
+
 def test_nothing_but_text_is_stored(ad: ActiveDirectory) -> None:
     ad.add_user("Ada", blob=[b"\xff\xfe", b"a\0b", b""], mixed=[b"\xff", b"text"], many=["a", "b"])
     found = principals(read(ad))["Ada"].attributes
@@ -481,6 +541,31 @@ def test_changes_are_seen_and_ids_survive_a_rename(slapd: Slapd) -> None:
     assert Ref(Kind.USER, ada) in {r.ref for r in read(slapd, "rfc2307bis") if isinstance(r, Principal)}
     slapd.delete(group)
     assert members(read(slapd, "rfc2307bis")) == {}
+
+
+@needs_slapd
+@pytest.mark.parametrize("records", [1, 4, 7])
+def test_a_restart_in_the_middle_fails_the_read(slapd: Slapd, records: int) -> None:
+    """Its place in the list is lost: what a new connection would give is another list."""
+    for number in range(8):
+        person(slapd, f"u{number}")
+    with connected(slapd, "rfc2307bis") as connector:
+        reading = connector.read(BASE)
+        for _ in range(records):
+            next(reading)
+        slapd.stop()
+        slapd.start()
+        with pytest.raises(ServerFault, match="ended the connection"):
+            list(reading)
+    assert len(principals(read(slapd, "rfc2307bis"))) == 8
+
+
+@needs_slapd
+def test_a_part_on_another_server_is_incomplete(slapd: Slapd) -> None:
+    person(slapd, "ada")
+    referral = {"objectClass": ["referral", "extensibleObject"], "ref": "ldap://other.example/ou=far,dc=corp"}
+    slapd.add(f"ou=far,{BASE}", referral)
+    fails(slapd, Incomplete, "is on another server", "rfc2307bis")
 
 
 @needs_slapd

@@ -142,7 +142,8 @@ class ActiveDirectory:
     @contextlib.contextmanager
     def broken(self, page: int, what: str) -> Iterator[None]:
         """Break this page of every list of users: a result code in digits, `cut`, `close`, `nocontrol`, `repeat`,
-        `garbage`, or `empty` (empty pages without end)."""
+        `garbage`, `hang` (half a page, and then nothing), `notice` (of disconnection, RFC 4511 section 4.4.1), or
+        `empty` (empty pages without end)."""
         self._fault = (page, what)
         try:
             yield
@@ -286,6 +287,9 @@ class ActiveDirectory:
             return done(int(fault), "a fault"), False
         if fault == "close":
             return b"", True
+        if fault == "notice":
+            notice = result(52, "idle for too long") + octets("1.3.6.1.4.1.1466.20036", 0x8A)
+            return _message(0, tlv(0x78, notice)), True
         rows = b"".join(entry(dn, self._visible(dn, asked)) for dn in found[offset : offset + size])
         ends = offset + size >= len(found)
         if fault == "empty":
@@ -302,6 +306,8 @@ class ActiveDirectory:
         answer = rows + done(0, control=control)
         if fault == "cut":
             return answer[: len(answer) * 2 // 3], True
+        if fault == "hang":
+            return answer[: len(answer) // 2], False
         if fault == "garbage":
             return tlv(0x30, integer(number), tlv(0x65, b"\xff" * 9)), True
         return answer, False
