@@ -10,13 +10,15 @@ _ESCAPED = re.compile(rb"\\([0-9A-Fa-f]{2}|.)", re.DOTALL)
 _PLAIN = re.compile(r"(?:[\w-]+=[\w@.:/'()-]+(?: [\w@.:/'()-]+)*(?:,(?=.)|\Z))+", re.ASCII)
 """Names in which only case does not matter: nearly all, and five times as fast."""
 _PART = re.compile(r'((?:[^\\",;+]|\\.|"(?:[^"\\]|\\.)*")*)([,;+]|\Z)', re.DOTALL)
+_SPACES = re.compile(" +")
 
 
 def normal_dn(dn: str) -> str:
     """`dn` without what does not matter in it: case, spaces around and in runs, escapes, the order inside an RDN.
 
-    RFC 4514 and, still met, RFC 2253 section 4 (quotes, semicolons); values compared as by caseIgnoreMatch (RFC 4518).
-    ValueError if it is no DN.
+    RFC 4514 and, still met, RFC 2253 section 4 (quotes, semicolons). Values are compared more strictly than by
+    RFC 4518: what a server holds apart ("Weiß" and "Weiss", as OpenLDAP does) must not become one name here, since
+    the one would then be taken for the other. ValueError if it is no DN.
     """
     if _PLAIN.fullmatch(dn):
         return "\0,".join(dn.lower().split(","))
@@ -33,7 +35,7 @@ def normal_dn(dn: str) -> str:
         kind = kind.strip().lower().removeprefix("oid.")
         if not equals or not kind:
             raise ValueError(f"not a distinguished name at character {start}")
-        avas.append(f"{kind}={_value(value)}")
+        avas.append(f"{kind}={_value(value)}".replace("\0", "\0\0"))  # one alone stands before a separator
         if found[2] != "+":
             rdns.append("\0+".join(sorted(avas)))
             avas = []
@@ -55,8 +57,12 @@ def _value(text: str) -> str:
         raw = _ESCAPED.sub(_unescape, text.encode("utf-8", "surrogatepass"))
         text = raw.decode("utf-8", "surrogateescape")
     if not text.isascii():
-        text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return " ".join(text.lower().split())
+        # Letter by letter: str.lower looks at what stands beside a sigma. Only letters: "Ⅳ" is none.
+        lower = (c.lower() if unicodedata.category(c) in {"Lu", "Lt"} else c for c in text)
+        text = unicodedata.normalize("NFKC", "".join(lower))
+    else:
+        text = text.lower()
+    return _SPACES.sub(" ", text).strip(" ")
 
 
 def _unescape(found: re.Match[bytes]) -> bytes:

@@ -84,11 +84,16 @@ def failures(place: str) -> Iterator[None]:
             f"{place}: a filter cannot be understood: {one_line(str(error))}",
             remedy="check user_filter and group_filter (RFC 4515)",
         ) from error
+    except exceptions.LDAPSASLPrepError as error:  # RFC 4513 section 5.1.3 has a password prepared by RFC 4013
+        raise Misconfigured(
+            f"{place}: the password holds a character that none may hold, such as a control character",
+            remedy="look for what was pasted with it",
+        ) from error
     except (exceptions.LDAPSessionTerminatedByServerError, exceptions.LDAPUnknownResponseError) as error:
         raise ServerFault(f"{place}: the server ended the connection before its answer was whole") from error
     except (exceptions.LDAPCommunicationError, exceptions.LDAPStartTLSError, OSError) as error:
         told = one_line(str(error)).replace("invalid server address", "the host's name leads to no address")
-        tls = "ssl" in told.lower() or "certificate" in told.lower()
+        tls = ("ssl" in told.lower() or "certificate" in told.lower()) and "timed out" not in told
         remedy = (
             "if a private authority signs for this host, name its PEM bundle in `ca_file`; url must hold the name "
             "that the certificate is for"

@@ -123,7 +123,8 @@ def members(records: list[Record]) -> dict[str, list[str]]:
         ("cn=a+uid=b,dc=corp", "UID=b + CN=a,dc=corp"),
         (r"cn=\ a\ ", "cn=a"),
         ("OID.2.5.4.3=a", "2.5.4.3=a"),
-        ("cn=STRASSE", "cn=straße"),
+        ("cn=STRAßE", "cn=straße"),
+        ("cn=ΑΣ", "cn=ασ"),
         ("cn=ｗｉｄｅ", "cn=wide"),
     ],
 )  # fmt: skip
@@ -141,6 +142,12 @@ def test_spellings_of_one_name_are_one_name(one: str, other: str) -> None:
         ("cn=a", "uid=a"),
         ("cn=a,cn=b", "cn=b,cn=a"),
         (r"cn=a\\,dc=b", r"cn=a\,dc=b"),
+        (r"cn=a\00\2Cdc=b", "cn=a,dc=b"),
+        (r"cn=a\00\2Bcn=b", "cn=a+cn=b"),
+        (r"cn=a\00", "cn=a"),
+        ("cn=Weiß", "cn=Weiss"),
+        ("cn=a\tb", "cn=a b"),
+        ("cn=ΑΣ", "cn=ας"),
     ],
 )
 def test_other_names_stay_other_names(one: str, other: str) -> None:
@@ -286,6 +293,12 @@ def test_a_search_by_nobody_is_unauthenticated(ad: ActiveDirectory) -> None:
     fails(ad, Unauthenticated, "successful bind must be completed", bind_dn=None, password=None)
 
 
+def test_a_password_that_none_may_have_is_misconfigured(ad: ActiveDirectory, waits: list[float]) -> None:
+    ad.password = "pass\x07word"
+    fails(ad, Misconfigured, "the password holds a character")
+    assert waits == []
+
+
 def test_a_wrong_password_is_not_tried_again(ad: ActiveDirectory, waits: list[float]) -> None:
     error = fails(ad, Unauthenticated, "wrong user or password", password={"env": "WRONG"})
     assert "wrong-secret" not in str(error)
@@ -316,8 +329,9 @@ def test_a_server_that_never_answers_is_unreachable() -> None:
         for start_tls in (False, True):
             with pytest.raises(Unreachable, match="timed out"):
                 Wire(url, "here", user=None, password=None, start_tls=start_tls, ca_file=None, timeout=0.5)
-        with pytest.raises(Unreachable, match="timed out"):  # in the handshake
+        with pytest.raises(Unreachable, match="timed out") as caught:  # in the handshake
             Wire(f"ldaps{url[4:]}", "here", user=None, password=None, start_tls=False, ca_file=None, timeout=0.5)
+        assert "ca_file" not in caught.value.remedy
 
 
 # Active Directory
@@ -566,6 +580,53 @@ def test_a_part_on_another_server_is_incomplete(slapd: Slapd) -> None:
     referral = {"objectClass": ["referral", "extensibleObject"], "ref": "ldap://other.example/ou=far,dc=corp"}
     slapd.add(f"ou=far,{BASE}", referral)
     fails(slapd, Incomplete, "is on another server", "rfc2307bis")
+
+
+@needs_slapd
+def test_what_slapd_holds_apart_is_held_apart(slapd: Slapd) -> None:
+    """Two names that a server tells apart are two people."""
+    from ldap3.core.exceptions import LDAPEntryAlreadyExistsResult
+
+    pairs = ["ßs", "ÉE", "Éé", "éé", "ﬁf", "ｗw", "Жж", "Σσ", "σς", "ſs", "ıi", "\u2167x", "\ti", "\u00a0\u3000", "\x85 ",
+             "\u2028 ", "\u00ad\u200b", "\0\x01", "\u01c4\u01c6", "Ωω", "²2", "\u0345ι"]  # fmt: skip
+    apart = together = 0
+    for number, pair in enumerate(pairs):
+        folder = f"ou=p{number},{BASE}"
+        slapd.add(folder, {"objectClass": ["organizationalUnit"]})
+        names = ["cn=a" + "".join(f"\\{b:02x}" for b in c.encode()) + f"b,{folder}" for c in pair]
+        slapd.add(names[0], {"objectClass": ["inetOrgPerson"], "sn": "x"})
+        try:
+            slapd.add(names[1], {"objectClass": ["inetOrgPerson"], "sn": "x"})
+        except LDAPEntryAlreadyExistsResult:
+            together += 1
+        else:
+            apart += 1
+            assert dn_key(names[0]) != dn_key(names[1]), repr(pair)
+    assert apart and together
+    assert len(read(slapd, "rfc2307bis")) == len(pairs) + apart
+
+
+@needs_slapd
+def test_a_member_who_is_gone_is_nobody_else(slapd: Slapd) -> None:
+    for name in ("Anna Weiß", "Anna Weiss"):
+        slapd.add(f"cn={name},ou=people,{BASE}", {"objectClass": ["inetOrgPerson"], "sn": "x"})
+    slapd.add(f"cn=g,{BASE}", {"objectClass": ["groupOfNames"], "member": [f"cn=Anna Weiss,ou=people,{BASE}"]})
+    assert members(read(slapd, "rfc2307bis")) == {"g": ["Anna Weiss"]}
+    slapd.delete(f"cn=Anna Weiss,ou=people,{BASE}")
+    assert members(read(slapd, "rfc2307bis")) == {}
+
+
+@needs_slapd
+def test_nobody_takes_a_groups_place_by_a_crafted_name(slapd: Slapd) -> None:
+    person(slapd, "boss")
+    slapd.add(f"ou=groups,{BASE}", {"objectClass": ["organizationalUnit"]})
+    for group, member in (("admins", "uid=boss,ou=people"), ("top", "cn=admins,ou=groups")):
+        slapd.add(f"cn={group},ou=groups,{BASE}", {"objectClass": ["groupOfNames"], "member": [f"{member},{BASE}"]})
+    crafted = {"objectClass": ["inetOrgPerson"], "sn": "x", "displayName": "Mallory"}
+    slapd.add(rf"cn=admins\00\2Cou=groups,{BASE}", crafted)
+    found = read(slapd, "rfc2307bis")
+    assert "Mallory" in principals(found)
+    assert members(found) == {"admins": ["boss"], "top": ["admins"]}
 
 
 @needs_slapd
