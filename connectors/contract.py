@@ -1,9 +1,9 @@
 """What a connector is.
 
 A connector is built from its validated, secret-resolved options and asked for its scopes; each scope is then read by
-iterating `read`. The iterator either ends (the scope was read whole) or raises a `ConnectorError` (the scope failed,
-and what it had yielded is thrown away). There is no third way: a connector never skips a page, an object or an
-error to go on.
+iterating `read`, or `changes` where the system tells those. The iterator either ends (the scope was read whole) or
+raises a `ConnectorError` (the scope failed, and what it had yielded is thrown away). There is no third way: a connector
+never skips a page, an object or an error to go on.
 
 To write one:
 
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from connectors.options import Options
-from connectors.values import Kind, Record
+from connectors.values import Change, Kind, Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +37,16 @@ class Check:
 
 
 class Connector(ABC):
-    """Reads one system. Not thread-safe; lives for one run."""
+    """Reads one system; lives for one run."""
 
     Options: ClassVar[type[Options]] = Options
     """The model of this connector's own options."""
+
+    at_once: ClassVar[int] = 1
+    """How many scopes may be read at the same time. More than one: `read` and `changes` run in several threads."""
+
+    incremental: ClassVar[bool] = False
+    """Whether `changes` works. Of such a connector no two scopes may hold the same id."""
 
     kinds: frozenset[Kind] = frozenset(Kind)
     """Directories: the kinds of principal that own by the configuration. What serves only others need not be read.
@@ -58,6 +64,15 @@ class Connector(ABC):
     @abstractmethod
     def read(self, scope: str) -> Iterator[Record]:
         """Yield all that `scope` holds, or raise a `ConnectorError`."""
+
+    def changes(self, scope: str, since: str) -> Iterator[Change]:
+        """Yield what has changed in `scope` since the `Bookmark` whose token is `since`, and a new `Bookmark`.
+
+        A `Resource` or `Principal` replaces the one of its id; `Gone` and `Left` take away; all else stays as it was.
+        `StaleBookmark`, if the system no longer knows that point: the scope is then read whole, in the same run. A
+        whole read at a longer interval corrects whatever the system's changes do not tell.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no changes of {scope}")
 
     def check(self) -> Iterator[Check]:
         """Try what a run needs, as cheaply as possible, and say what the credentials lack.

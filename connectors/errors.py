@@ -9,6 +9,7 @@
     │   ├── Unauthenticated  401, expired or revoked credentials, a failed bind
     │   └── Forbidden        403; `permission` names what is missing
     ├── Incomplete           the system stopped before the end: a size limit, a page token that repeats
+    ├── StaleBookmark        `changes` cannot go on from there; the scope is read whole instead
     ├── BadData              an answer that cannot be understood, an id listed twice with different content
     └── Misconfigured        an option is wrong: no such file, no such region
         └── MissingExtra     the connector's SDK is not installed
@@ -72,6 +73,10 @@ class Forbidden(Denied):
 
 class Incomplete(ConnectorError):
     """The system ended the list before its end, or never ends it."""
+
+
+class StaleBookmark(ConnectorError):
+    """The system no longer knows the point that `changes` was to go on from."""
 
 
 class BadData(ConnectorError):

@@ -71,4 +71,67 @@ class Members:
     members: tuple[Ref, ...]
 
 
-Record = Resource | Principal | Members
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """`member` is on call in `schedule` from `start` until `end`: seconds since the epoch.
+
+    A schedule has no `Members`: who is on call at a moment follows from its shifts, so that a hand-over needs no poll.
+    Yield every shift that touches the time from now to `SHIFT_HORIZON` later, as the vendor computes it (overrides
+    applied). Two that overlap are two people on call.
+    """
+
+    schedule: Ref
+    member: Ref
+    start: float
+    end: float
+
+
+SHIFT_HORIZON = 7 * 86400.0
+"""Seconds. How far ahead shifts are read: as long as the system may be unreachable without answers being lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """What this scope cannot show, though nothing failed: resources that the API never lists, say.
+
+    Coverage is shown, never assumed: status, check and metrics tell each gap. `code` is stable and snake_case;
+    `remedy` says how to close it.
+    """
+
+    code: str
+    message: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Bookmark:
+    """Where `Connector.changes` goes on next time. The last one that a scope yields counts, once it was read whole.
+
+    Take the token *before* the first page of a whole read: what changes meanwhile is then read twice, not lost.
+    """
+
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """Only from `changes`: a resource (by its id) or a principal that is no more."""
+
+    what: str | Ref
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """Only from `changes`: members that `group` has no longer.
+
+    None: all that it had, before the `Members` (of a schedule: the `Shift`s) that follow.
+    """
+
+    group: Ref
+    members: tuple[Ref, ...] | None = None
+
+
+Record = Resource | Principal | Members | Shift | Gap | Bookmark
+"""What `Connector.read` yields."""
+Change = Record | Gone | Left
+"""What `Connector.changes` yields: in order, the later overrides the earlier."""

@@ -1,0 +1,222 @@
+"""For connectors whose vendor has no client worth having: JSON over HTTP, through httpx2.
+
+One place turns what HTTP can do wrong into `connectors.errors`, keeps to the HTTP options, and sees to it that
+credentials go to one origin only: redirects are not followed, and a link to another origin is refused.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit
+
+from connectors import retry
+from connectors.answers import one_line, parse_json
+from connectors.errors import (
+    BadData,
+    ConnectorError,
+    Forbidden,
+    Misconfigured,
+    ServerFault,
+    Throttled,
+    Unauthenticated,
+    Unreachable,
+)
+from connectors.options import HttpOptions
+
+if TYPE_CHECKING:
+    import httpx2
+
+
+class Answer:
+    """A successful answer: its document, and its headers (names compare without case)."""
+
+    def __init__(self, body: Any, headers: Mapping[str, str]) -> None:
+        self.body = body
+        self.headers = headers
+
+
+class Api:
+    """A JSON API at one origin.
+
+    `headers` go with every request: credentials among them. `told` makes a sentence of an error's document, for
+    messages; `permission` names what a 403 to a path says is missing.
+    """
+
+    def __init__(
+        self,
+        options: HttpOptions,
+        base: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        told: Callable[[Any], str] | None = None,
+        credentials: str = "the token",
+    ) -> None:
+        self.base = base.rstrip("/") + "/"
+        self._options = options
+        self._headers = dict(headers or {})
+        self._told = told or _sentence_of
+        self._credentials = credentials
+        self._opened: httpx2.Client | None = None
+
+    def close(self) -> None:
+        """Let go of connections."""
+        if self._opened is not None:
+            self._opened.close()
+
+    def authorize(self, **headers: str) -> None:
+        """Send these headers from now on (a token that was just taken). `_` stands for `-`."""
+        self._headers |= {name.replace("_", "-"): value for name, value in headers.items()}
+
+    def get(self, path: str, *, permission: str = "", **query: Any) -> Answer:
+        """GET `path`, which may be a link that the API gave. Tried again where that may help."""
+        return self.call("GET", path, permission=permission, params={k: v for k, v in query.items() if v is not None})
+
+    def call(self, method: str, path: str, *, permission: str = "", **request: Any) -> Answer:
+        """The answer to one request. `request` is httpx2's: `params`, `json`, `data`, `headers`."""
+        url = urljoin(self.base, path)
+        if _origin(url) != _origin(self.base):
+            other = one_line(_said_origin(url))
+            raise BadData(f"{self.base}: a link to {other} is not followed: it would be sent the credentials")
+        place = f"{method} {one_line(urlsplit(url).path)}"
+        if not request.get("params"):
+            request.pop("params", None)  # httpx would drop the query that a link has
+        return retry.retrying(lambda: self._once(method, url, place, permission, request))
+
+    def _once(self, method: str, url: str, place: str, permission: str, request: Mapping[str, Any]) -> Answer:
+        with _failures(place, self._options):
+            answer = self._client().request(
+                method, url, **{**request, "headers": {**self._headers, **request.get("headers", {})}}
+            )
+        if answer.is_success:
+            return Answer(parse_json(place, answer.content), answer.headers)
+        raise self._error(place, permission, answer)
+
+    def _error(self, place: str, permission: str, answer: httpx2.Response) -> ConnectorError:
+        status = answer.status_code
+        said = self._said(answer)
+        if status == 401:
+            return Unauthenticated(
+                f"{place}: {self._credentials} was refused: 401{said}",
+                remedy="it is wrong, expired or revoked; renew it",
+            )
+        if status == 403:
+            needed = f"; it needs {permission}" if permission else ""
+            return Forbidden(f"{place}: {self._credentials} may not: 403{said}{needed}", permission=permission)
+        if status == 429:
+            return Throttled(f"{place}: too many requests: 429{said}", retry_after=retry_after(answer.headers))
+        if status >= 500:
+            if (wait := retry_after(answer.headers)) is not None:
+                return Throttled(f"{place}: {status}{said}", retry_after=wait)
+            return ServerFault(f"{place}: the server failed: {status}{said}")
+        if 300 <= status < 400:
+            return BadData(
+                f"{place}: a redirect to {one_line(_said_origin(answer.headers.get('location', '')))} is not followed",
+                remedy="set `endpoint` to where the API is",
+            )
+        if status == 404:
+            return Misconfigured(
+                f"{place}: no such thing: 404{said}", remedy="check `endpoint`, and ids in the options"
+            )
+        return BadData(f"{place}: {status}{said}")
+
+    def _said(self, answer: httpx2.Response) -> str:
+        try:
+            text = self._told(parse_json("", answer.content))
+        except (ServerFault, AttributeError, TypeError, KeyError, IndexError):
+            return ""
+        return f" ({one_line(text)})" if text else ""
+
+    def _client(self) -> httpx2.Client:
+        if self._opened is None:
+            import httpx2
+
+            options = self._options
+            try:
+                tls: ssl.SSLContext | bool = (
+                    ssl.create_default_context(cafile=options.ca_file) if options.ca_file else True
+                )
+            except OSError as error:  # ssl.SSLError is one
+                raise Misconfigured(
+                    f"ca_file: {options.ca_file}: {error.strerror or error}", remedy="name a readable PEM bundle"
+                ) from error
+            self._opened = httpx2.Client(verify=tls, proxy=options.proxy, timeout=options.timeout, auth=_as_we_say)
+        return self._opened
+
+
+def _as_we_say(request: httpx2.Request) -> httpx2.Request:
+    """An `auth` that does nothing, in place of the default, which would put passwords of ~/.netrc over a token."""
+    return request
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that `Retry-After` asks for, in either of its forms (RFC 9110, 10.2.3); None if it is not there."""
+    told = headers.get("retry-after")
+    if told is None:
+        return None
+    try:
+        return max(0.0, float(told))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(told).timestamp() - time.time())
+    except (TypeError, ValueError):
+        return None
+
+
+def part(document: Any, key: str, kind: type, place: str) -> Any:
+    """`document[key]`, which must be there and of a kind: an answer without it is no answer, not an empty one."""
+    found = document.get(key) if isinstance(document, dict) else None
+    if not isinstance(found, kind):
+        raise ServerFault(f'{place}: the answer has no "{key}"')
+    return found
+
+
+def _origin(url: str) -> tuple[str, str, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname or "", parts.port or {"https": 443, "http": 80}.get(parts.scheme)
+
+
+def _said_origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.hostname}" if parts.hostname else "another path"
+
+
+def _sentence_of(document: Any) -> str:
+    for key in ("message", "error_description", "detail", "error", "errorSummary", "description"):
+        value = document.get(key)
+        if isinstance(value, dict):
+            value = value.get("message")
+        if isinstance(value, str) and value:
+            return value
+    return ""
+
+
+@contextmanager
+def _failures(place: str, options: HttpOptions) -> Iterator[None]:
+    """Turn what httpx2 raises into our errors; `place` is said first in each."""
+    import httpx2
+
+    try:
+        yield
+    except httpx2.TimeoutException as error:
+        raise Unreachable(f"{place}: no answer in {options.timeout:g} s") from error
+    except httpx2.ProxyError as error:
+        raise Unreachable(f"{place}: the proxy refuses: {error}", remedy="check `proxy`") from error
+    except httpx2.ConnectError as error:
+        if "SSL" in str(error).upper() or "CERTIFICATE" in str(error).upper():
+            raise Unreachable(
+                f"{place}: TLS failed: {error}",
+                remedy="if a private authority signs for this host, name its PEM bundle in `ca_file`",
+            ) from error
+        raise Unreachable(
+            f"{place}: cannot connect: {error}", remedy="check `endpoint`, the network, and `proxy`"
+        ) from error
+    except (httpx2.RemoteProtocolError, httpx2.DecodingError) as error:
+        raise ServerFault(f"{place}: the answer is cut short, or is not HTTP: {error}") from error
+    except httpx2.TransportError as error:
+        raise Unreachable(f"{place}: the connection broke ({type(error).__name__})") from error
