@@ -75,7 +75,7 @@ class Members:
 class Shift:
     """`member` is on call in `schedule` from `start` until `end`: seconds since the epoch.
 
-    A schedule has no `Members`: who is on call at a moment follows from its shifts, so that a hand-over needs no poll.
+    A schedule with shifts needs no `Members`: who is on call at a moment follows, so that a hand-over needs no poll.
     Yield every shift that touches the time from now to `SHIFT_HORIZON` later, as the vendor computes it (overrides
     applied). Two that overlap are two people on call.
     """

@@ -16,7 +16,7 @@ from connectors.contract import Connector
 from connectors.errors import ConnectorError
 from connectors.options import Options
 from connectors.registry import DIRECTORIES, INTEGRATIONS, Entry, load
-from connectors.values import Members, Principal, Record, Ref, Resource
+from connectors.values import Bookmark, Change, Gap, Gone, Left, Members, Principal, Ref, Resource, Shift
 
 
 class Fault(StrEnum):
@@ -74,6 +74,27 @@ class Rig(ABC):
         raise NotImplementedError(f"{self.kind} rig has no fault {fault.name}")
         yield
 
+    stale_bookmark: str | None = None
+    """Incremental connectors: a bookmark that the server has forgotten, or never gave."""
+
+    @contextlib.contextmanager
+    def changed(self) -> Iterator[None]:
+        """Incremental connectors: other content, which `expected` follows: some added, edited and gone, members too.
+
+        Undone at the end.
+        """
+        raise NotImplementedError(f"{self.kind} rig has no changes")
+        yield
+
+    change_faults: Mapping[Fault, type[ConnectorError] | tuple[type[ConnectorError], ...]] = {}
+    """Incremental connectors: the faults that can be put on a read of changes, and the error each must end as."""
+
+    @contextlib.contextmanager
+    def inject_into_changes(self, fault: Fault) -> Iterator[None]:
+        """Make the read of changes suffer `fault`, on some page of it."""
+        raise NotImplementedError(f"{self.kind} rig has no fault {fault.name} in its changes")
+        yield
+
     @property
     def entry(self) -> Entry:
         return (INTEGRATIONS if self.role == "integration" else DIRECTORIES)[self.kind]
@@ -88,26 +109,83 @@ class Rig(ABC):
         return cls(options)  # type: ignore[call-arg]
 
 
-def key_of(record: Record) -> str:
+def key_of(record: Resource | Principal) -> str:
     """A record as one comparable line, with its content."""
-    match record:
-        case Resource():
-            return f"resource {record.id} {record.type} {sorted(record.tags.items())}"
-        case Principal():
-            return f"{record.kind} {record.id} {record.name} {record.email} {'active' if record.active else 'inactive'}"
-        case Members():
-            raise TypeError("members are compared one by one: use keys_of")
-
-
-def keys_of(record: Record) -> Iterator[str]:
-    """`key_of`, with a line for each member of a `Members`."""
-    if isinstance(record, Members):
-        for member in record.members:
-            yield member_key(record.group, member)
-    else:
-        yield key_of(record)
+    if isinstance(record, Resource):
+        tags = sorted(record.tags.items())
+        return f"resource {record.id} {record.type} {record.name!r} in {record.parent} {tags}"
+    return f"{record.kind} {record.id} {record.name} {record.email} {'active' if record.active else 'inactive'}"
 
 
 def member_key(group: Ref, member: Ref) -> str:
     """A membership as one comparable line."""
     return f"{member.kind} {member.id} in {group.kind} {group.id}"
+
+
+def shift_key(shift: Shift) -> str:
+    """A shift as one comparable line, to the second."""
+    return f"{shift.member.kind} {shift.member.id} on {shift.schedule.id} {shift.start:.0f} {shift.end:.0f}"
+
+
+class Content:
+    """What a source holds, as the records of a read and of the changes after it tell."""
+
+    def __init__(self) -> None:
+        self._things: dict[str | Ref, str] = {}
+        self._members: dict[Ref, set[Ref]] = {}
+        self._shifts: dict[Ref, set[str]] = {}
+        self.bookmarks: dict[str, str] = {}
+        """By scope."""
+        self.gaps: list[Gap] = []
+        self.seen: list[str | Ref] = []
+        """The ids of all records, in their order."""
+
+    @classmethod
+    def again(cls, other: Content) -> Content:
+        """A new one that goes on from the bookmarks of `other`."""
+        content = cls()
+        content.bookmarks = dict(other.bookmarks)
+        return content
+
+    def take(self, scope: str, record: Change) -> None:
+        """Bring one record in; the later overrides the earlier."""
+        match record:
+            case Resource():
+                self.seen.append(record.id)
+                self._things[record.id] = key_of(record)
+            case Principal():
+                self.seen.append(record.ref)
+                self._things[record.ref] = key_of(record)
+            case Members():
+                self._members.setdefault(record.group, set()).update(record.members)
+            case Shift():
+                self._shifts.setdefault(record.schedule, set()).add(shift_key(record))
+            case Bookmark():
+                self.bookmarks[scope] = record.token
+            case Gap():
+                self.gaps.append(record)
+            case Left(group, None):
+                self._members.pop(group, None)
+                self._shifts.pop(group, None)
+            case Left(group, members) if members is not None:
+                self._members.get(group, set()).difference_update(members)
+            case Gone(what):
+                self._things.pop(what, None)
+                if isinstance(what, Ref):
+                    self._members.pop(what, None)
+                    self._shifts.pop(what, None)
+                    for others in self._members.values():
+                        others.discard(what)
+
+    def keys(self) -> set[str]:
+        """All of it, each thing, membership and shift a line."""
+        members = {member_key(group, m) for group, all_of in self._members.items() for m in all_of}
+        return {*self._things.values(), *members, *(key for of in self._shifts.values() for key in of)}
+
+
+def read_into(content: Content, connector: Connector) -> Content:
+    """Read every scope whole."""
+    for scope in connector.scopes():
+        for record in connector.read(scope):
+            content.take(scope, record)
+    return content

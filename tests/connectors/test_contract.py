@@ -14,10 +14,9 @@ import pytest
 from pydantic import ValidationError
 
 import connectors.retry
-from connectors.errors import ConnectorError
+from connectors.errors import ConnectorError, StaleBookmark
 from connectors.registry import DIRECTORIES, INTEGRATIONS, load
-from connectors.values import Principal, Resource
-from tests.connectors.rig import RECOVERS, Fault, Rig, keys_of
+from tests.connectors.rig import RECOVERS, Content, Fault, Rig, read_into
 
 HERE = Path(__file__).parent
 KINDS = [("integration", kind) for kind in INTEGRATIONS] + [("directory", kind) for kind in DIRECTORIES]
@@ -80,18 +79,28 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return waits
 
 
-def read_all(rig: Rig, **changes: object) -> list[str]:
-    connector = rig.connector(**changes)
-    try:
-        return [key for scope in connector.scopes() for record in connector.read(scope) for key in keys_of(record)]
-    finally:
-        connector.close()
+def read_content(rig: Rig, **changes: object) -> Content:
+    with contextlib.closing(rig.connector(**changes)) as connector:
+        return read_into(Content(), connector)
+
+
+def read_all(rig: Rig, **changes: object) -> set[str]:
+    return read_content(rig, **changes).keys()
+
+
+def follow(rig: Rig, content: Content) -> Content:
+    """Read what has changed since `content` was read, in every scope."""
+    with contextlib.closing(rig.connector()) as connector:
+        for scope in connector.scopes():
+            for record in connector.changes(scope, content.bookmarks[scope]):
+                content.take(scope, record)
+    return content
 
 
 @every_rig
 def test_reads_every_record_there_is(rig: Rig) -> None:
     """Every page is read: what comes back is what the rig holds, to the last record and its content."""
-    found = set(read_all(rig))
+    found = read_all(rig)
     expected = rig.expected()
     assert len(expected) >= 3
     assert sorted(expected - found) == [], "not read"
@@ -101,21 +110,18 @@ def test_reads_every_record_there_is(rig: Rig) -> None:
 @every_rig
 def test_ids_are_unique_in_a_scope(rig: Rig) -> None:
     """No id comes twice from one scope."""
-    connector = rig.connector()
-    for scope in connector.scopes():
-        ids = Counter(
-            r.id if isinstance(r, Resource) else r.ref
-            for r in connector.read(scope)
-            if isinstance(r, Resource | Principal)
-        )
-        assert [x for x, n in ids.items() if n > 1] == []
-    connector.close()
+    with contextlib.closing(rig.connector()) as connector:
+        for scope in connector.scopes():
+            content = Content()
+            for record in connector.read(scope):
+                content.take(scope, record)
+            assert [x for x, n in Counter(content.seen).items() if n > 1] == []
 
 
 @every_rig
 def test_a_second_read_says_the_same(rig: Rig) -> None:
     """Reading changes nothing, and keeps nothing that would change the next read."""
-    assert sorted(read_all(rig)) == sorted(read_all(rig))
+    assert read_all(rig) == read_all(rig)
 
 
 @pytest.mark.parametrize(
@@ -129,13 +135,74 @@ def test_a_fault_raises_and_never_shortens(rig: Rig, fault: Fault, where: str) -
     page = {"first": 1, "middle": (rig.pages + 1) // 2, "last": rig.pages}[where]
     with rig.inject(fault, page):
         if fault in RECOVERS:
-            assert set(read_all(rig)) == rig.expected()
+            assert read_all(rig) == rig.expected()
             return
         with pytest.raises(ConnectorError) as caught:
             read_all(rig)
     assert isinstance(caught.value, rig.faults[fault]), repr(caught.value)
     assert caught.value.message
-    assert set(read_all(rig)) == rig.expected(), "the rig did not recover"
+    assert read_all(rig) == rig.expected(), "the rig did not recover"
+
+
+INCREMENTAL = [r for r in RIGS if load(r.entry).incremental]
+incremental = pytest.mark.parametrize("rig", INCREMENTAL, ids=name_of, indirect=True)
+
+
+@incremental
+def test_changes_lead_to_what_a_whole_read_finds(rig: Rig) -> None:
+    """Following a source's changes ends where reading it whole does, there and back."""
+    content = read_content(rig)
+    before = rig.expected()
+    with rig.changed():
+        after = rig.expected()
+        assert before - after, "the rig takes nothing away"
+        assert after - before, "the rig adds nothing"
+        found = follow(rig, content).keys()
+        assert sorted(after - found) == [], "not followed"
+        assert sorted(found - after) == [], "made up, or kept"
+    assert follow(rig, content).keys() == rig.expected()
+
+
+@incremental
+def test_when_nothing_changed_the_changes_say_nothing(rig: Rig) -> None:
+    """Content that stays yields no more than what must be read twice, and a bookmark that goes on."""
+    content = read_content(rig)
+    first = len(content.seen)
+    follow(rig, content)
+    again = len(content.seen)
+    follow(rig, content)
+    assert len(content.seen) == again, "the same things were read again and again"
+    assert again - first < first, "nothing changed, and all was read again"
+    assert content.keys() == rig.expected()
+
+
+@incremental
+def test_a_bookmark_that_is_forgotten_says_so(rig: Rig) -> None:
+    """A point that the server does not know is `StaleBookmark`, so that the scope is read whole: never nothing new."""
+    assert rig.stale_bookmark is not None
+    with contextlib.closing(rig.connector()) as connector:
+        for scope in connector.scopes():
+            with pytest.raises(StaleBookmark):
+                list(connector.changes(scope, rig.stale_bookmark))
+
+
+@pytest.mark.parametrize(
+    ("rig", "fault"),
+    [pytest.param(r, f, id=f"{name_of(r)}-{f.name.lower()}") for r in INCREMENTAL for f in r.change_faults],
+    indirect=["rig"],
+)
+def test_a_fault_in_the_changes_raises(rig: Rig, fault: Fault) -> None:
+    """A fault while changes are read fails the scope, or passes; the changes are told again the next time."""
+    content = read_content(rig)
+    with rig.changed():
+        with rig.inject_into_changes(fault):
+            if fault in RECOVERS:
+                assert follow(rig, content).keys() == rig.expected()
+                return
+            with pytest.raises(rig.change_faults[fault]) as caught:
+                follow(rig, Content.again(content))
+            assert caught.value.message
+        assert follow(rig, content).keys() == rig.expected()
 
 
 @pytest.mark.parametrize("rig", [r for r in RIGS if r.kind not in {"file", "terraform"}], ids=name_of)

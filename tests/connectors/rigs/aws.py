@@ -31,11 +31,24 @@ TYPES = {
     "elasticloadbalancing:loadbalancer/": "elasticloadbalancing:loadbalancer",
     "s3:": "s3:bucket",
 }
+MOTO_ACCOUNT = "123456789012"
 
 
 def type_of(arn: str) -> str:
     _, _, service, _, _, rest = arn.split(":", 5)
     return next(kind for start, kind in TYPES.items() if f"{service}:{rest}".startswith(start))
+
+
+def resource_of(arn: str, tags: dict[str, str]) -> Resource:
+    """What the connector should make of a line of the list, told from AWS's own table of ARN formats."""
+    partition, account = arn.split(":")[1], arn.split(":")[4]
+    service, rest = arn.split(":")[2], arn.split(":", 5)[5]
+    start = next(s for s in TYPES if f"{service}:{rest}".startswith(s)).partition(":")[2]
+    name = rest.removeprefix(start)
+    if service == "elasticloadbalancing":  # targetgroup/NAME/ID, loadbalancer/app/NAME/ID
+        name = name.split("/")[-2]
+    owner = account or MOTO_ACCOUNT  # an S3 ARN names none
+    return Resource(arn, type_of(arn), tags.get("Name", name), f"arn:{partition}:iam::{owner}:root", tags)
 
 
 @functools.cache
@@ -77,7 +90,7 @@ class AwsRig(Rig):
         return {"endpoint": self.proxy.endpoint, "regions": list(REGIONS)}
 
     def expected(self) -> set[str]:
-        return {key_of(Resource(arn, type_of(arn), tags=tags)) for arn, tags in self.estate.listed().items()}
+        return {key_of(resource_of(arn, tags)) for arn, tags in self.estate.listed().items()}
 
     @contextlib.contextmanager
     def inject(self, fault: Fault, page: int) -> Iterator[None]:
