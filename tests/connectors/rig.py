@@ -134,6 +134,7 @@ class Content:
         self._things: dict[str | Ref, str] = {}
         self._members: dict[Ref, set[Ref]] = {}
         self._shifts: dict[Ref, set[str]] = {}
+        self._told: dict[str, set[str | Ref]] = {}
         self.bookmarks: dict[str, str] = {}
         """By scope."""
         self.gaps: list[Gap] = []
@@ -149,16 +150,21 @@ class Content:
 
     def take(self, scope: str, record: Change) -> None:
         """Bring one record in; the later overrides the earlier."""
+        told = self._told.setdefault(scope, set())
         match record:
             case Resource():
+                told.add(record.id)
                 self.seen.append(record.id)
                 self._things[record.id] = key_of(record)
             case Principal():
+                told.add(record.ref)
                 self.seen.append(record.ref)
                 self._things[record.ref] = key_of(record)
             case Members():
+                told.add(record.group)
                 self._members.setdefault(record.group, set()).update(record.members)
             case Shift():
+                told.add(record.schedule)
                 self._shifts.setdefault(record.schedule, set()).add(shift_key(record))
             case Bookmark():
                 self.bookmarks[scope] = record.token
@@ -176,6 +182,16 @@ class Content:
                     self._shifts.pop(what, None)
                     for others in self._members.values():
                         others.discard(what)
+
+    def forget(self, scope: str) -> None:
+        """Take out all that a scope has told, as what is read whole again replaces it."""
+        told = self._told.pop(scope, set())
+        for what in told:
+            self._things.pop(what, None)
+            if isinstance(what, Ref):
+                self._members.pop(what, None)
+                self._shifts.pop(what, None)
+        self.seen = [what for what in self.seen if what not in told]
 
     def keys(self) -> set[str]:
         """All of it, each thing, membership and shift a line."""
