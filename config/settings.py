@@ -81,6 +81,14 @@ class Source(Strict):
     stale_after: Duration | None = Field(None, description="Age past which answers are stale. Default: 4 intervals.")
     time_limit: Duration = Field(3600.0, description="A run that takes longer is stopped, and failed.")
     interval: Duration = 300.0
+    whole_interval: Duration | None = Field(
+        None, description="Time between whole reads, where changes are read in between. Default: 24 intervals."
+    )
+
+    @property
+    def whole(self) -> float:
+        """`whole_interval` in seconds, with its default."""
+        return self.whole_interval if self.whole_interval is not None else 24 * self.interval
 
     @property
     def stale(self) -> float:

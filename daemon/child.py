@@ -10,7 +10,8 @@ import signal
 import sqlite3
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager, closing
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from connectors.errors import ConnectorError
 from connectors.registry import load, sdk_needed
 from connectors.values import Kind
 from daemon.processes import end_with_parent
-from daemon.spool import SpoolWriter, describe
+from daemon.reading import Batch, Ended, Restarted, Started, messages
+from daemon.spool import ScopeWriter, SpoolWriter, describe
 
 EVERY = 1000
 """Records between two lines of progress."""
@@ -39,6 +41,10 @@ class Job:
     options: dict[str, Any]
     kinds: list[str]
     spool: str = ""
+    since: dict[str, str] = field(default_factory=dict)
+    """By scope, the bookmark from which to read its changes; other scopes are read whole."""
+    base: str = ""
+    """What the bookmarks of this run are good for."""
 
     def to_json(self) -> bytes:
         """One line."""
@@ -57,40 +63,74 @@ def build(job: Job) -> Connector:
 
 def read(job: Job, connector: Connector, spool: SpoolWriter) -> Iterator[dict[str, Any]]:
     """Read every scope; a scope that fails does not keep the others from being read."""
-    for scope in list(connector.scopes()):
-        yield {"scope": scope, "rows": 0}
+    scopes = list(connector.scopes())
+    open_: dict[str, ScopeWriter] = {}
+    told = dict.fromkeys(scopes, 0)
+    yield {"scopes": len(scopes)}
+    with closing(messages(connector, scopes, job.since, sdk=lambda: _sdk_of(job))) as arriving:
+        for message in arriving:
+            match message:
+                case Started(scope):
+                    open_[scope] = spool.open(scope, since=job.since.get(scope))
+                    yield {"scope": scope, "rows": 0}
+                case Restarted(scope) if scope in open_:
+                    open_[scope].restart()
+                case Batch(scope, records) if scope in open_:
+                    writer = open_[scope]
+                    try:
+                        for record in records:
+                            writer.add(record)
+                    except sqlite3.Error:
+                        raise
+                    except Exception as error:  # noqa: BLE001  # a record of a wrong shape: the scope has failed
+                        yield _ended(open_, scope, error)
+                    else:
+                        if writer.count >= told[scope] + EVERY:
+                            told[scope] = writer.count
+                            yield {"scope": scope, "rows": writer.count}
+                case Ended(scope, error) if scope in open_:
+                    yield _ended(open_, scope, error)
+
+
+def _ended(writers: dict[str, ScopeWriter], scope: str, error: Exception | None) -> dict[str, Any]:
+    """Close a scope; what there is to tell of it."""
+    writer = writers.pop(scope)
+    if error is None:
         try:
-            with spool.scope(scope), sdk_needed(job.connector, ROLES[job.role][job.connector]):
-                told = 0
-                for record in connector.read(scope):
-                    spool.add(record)
-                    if spool.count >= told + EVERY:
-                        told = spool.count
-                        yield {"scope": scope, "rows": told}
-        except Exception as error:  # noqa: BLE001  # an SDK may raise anything; the scope has failed, and says why
-            yield {"scope": scope, "error": describe(error)}
-        else:
-            yield {"scope": scope, "rows": spool.count, "done": True}
+            writer.end()
+        except ConnectorError as contradicted:
+            error = contradicted
+    if error is None:
+        return {"scope": scope, "rows": writer.count, "done": True}
+    writer.fail(error)
+    return {"scope": scope, "error": describe(error)}
+
+
+def _sdk_of(job: Job) -> AbstractContextManager[None]:
+    return sdk_needed(job.connector, ROLES[job.role][job.connector])
 
 
 def _run(job: Job) -> Iterator[dict[str, Any]]:
     spool = SpoolWriter(Path(job.spool))
     error: Exception | None = None
     try:
-        with sdk_needed(job.connector, ROLES[job.role][job.connector]):
+        with _sdk_of(job):
             connector = build(job)
             try:
                 yield from read(job, connector, spool)
             finally:
                 connector.close()
-    except Exception as caught:  # noqa: BLE001  # as above, for the source as a whole
+    except sqlite3.Error:
+        raise
+    except Exception as caught:  # noqa: BLE001  # an SDK may raise anything; the run has failed, and says why
         error = caught
-    spool.finish(job.kinds, error)
+    for scope, why in spool.finish(job.kinds, error, base=job.base).items():
+        yield {"scope": scope, "error": why}
 
 
 def _check(job: Job) -> Iterator[dict[str, Any]]:
     try:
-        with sdk_needed(job.connector, ROLES[job.role][job.connector]):
+        with _sdk_of(job):
             connector = build(job)
             try:
                 for check in connector.check():

@@ -133,6 +133,15 @@ class Store:
             except _Held as held:
                 return self._hold_all(name, spool, held.why)
 
+    def bookmarks(self, name: str, *, base: str, whole_interval: float) -> dict[str, str]:
+        """By scope, where to go on reading changes; scopes that are due to be read whole are not in it."""
+        now = self._clock()
+        try:
+            source = sources.source_id(self._db, name)
+            return sources.bookmarks(self._db, source, base=base, whole_since=now - whole_interval, now=now)
+        except sqlite3.Error as error:
+            raise DatabaseUnusable(self.path, str(error)) from error
+
     def fail(self, name: str, error: dict[str, Any]) -> Report:
         """Record a run that yielded nothing."""
         with self._transaction():
@@ -145,7 +154,7 @@ class Store:
             source, role = db.execute("SELECT id, role FROM source WHERE name = ?", (name,)).fetchone()
             integration = role == "integration"
             sources.ensure_scopes(db, source)
-            merge.plan_scopes(db, source)
+            merge.plan_scopes(db, source, again=accept)
             plan = merge.plan_resources if integration else merge.plan_principals
             held = [] if accept else list(judge_scopes(plan(db, source), self._limits))
             if accept:

@@ -9,6 +9,9 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from daemon.child import Job
 from daemon.errors import DatabaseUnusable
 from daemon.pipeline import Report, Store, rules_of
 from daemon.processes import end
+from daemon.version import version
 
 Event = dict[str, Any]
 OnEvent = Callable[[Event], None]
@@ -28,7 +32,7 @@ _GRACE = 5.0
 
 
 def job_for(settings: Settings, source: Configured, spool: Path | None = None) -> Job:
-    """What the child of a source is told; secrets go as references."""
+    """What the child of a source is told, to read it whole; secrets go as references."""
     kinds = {
         str(kind)
         for integration in settings.integrations.values()
@@ -36,7 +40,14 @@ def job_for(settings: Settings, source: Configured, spool: Path | None = None) -
         if directory == source.name
     }
     options = dict(source.options)
-    return Job(source.name, source.role, source.settings.connector, options, sorted(kinds), str(spool or ""))
+    job = Job(source.name, source.role, source.settings.connector, options, sorted(kinds), str(spool or ""))
+    return replace(job, base=_base_of(job))
+
+
+def _base_of(job: Job) -> str:
+    """What bookmarks are good for: another option, kind of principal or version of ours may read other things."""
+    told = [version(), job.role, job.connector, job.options, job.kinds]
+    return blake2b(orjson.dumps(told, option=orjson.OPT_SORT_KEYS, default=str), digest_size=12).hexdigest()
 
 
 @asynccontextmanager
@@ -89,8 +100,11 @@ class Runner:
         await self._write(self._store.configure, settings)
         self.settings = settings
 
-    async def run(self, name: str, on_event: OnEvent) -> Report:
-        """Read the source `name`, and merge it. Never raises for what can go wrong with a source."""
+    async def run(self, name: str, on_event: OnEvent, *, whole: bool = False) -> Report:
+        """Read the source `name`, and merge it. Never raises for what can go wrong with a source.
+
+        Where the source tells what has changed, that is read, unless a whole read is due, or asked for by `whole`.
+        """
         lock = self._locks.setdefault(name, asyncio.Lock())
         async with lock, self._places:
             started = time.monotonic()
@@ -98,7 +112,7 @@ class Runner:
             source = next((s for s in self.settings.sources if s.name == name), None)
             if source is None:
                 return Report(name, "failed", errors={"": {"code": "gone", "message": "no longer configured"}})
-            report = await self._run(source, on_event)
+            report = await self._run(source, on_event, whole=whole)
             on_event(finished(report, time.monotonic() - started))
             return report
 
@@ -112,11 +126,11 @@ class Runner:
                 on_event(finished(report, time.monotonic() - started))
             return report
 
-    async def _run(self, source: Configured, on_event: OnEvent) -> Report:
+    async def _run(self, source: Configured, on_event: OnEvent, *, whole: bool) -> Report:
         self._number += 1
         spool = self._store.spool / f"{source.name}.{self._number}.db"
         try:
-            error = await self._read(source, spool, on_event)
+            error = await self._read(source, spool, on_event, whole=whole)
             on_event({"source": source.name, "event": "merging"})
             report: Report = (
                 await self._write(self._store.fail, source.name, error)
@@ -131,16 +145,23 @@ class Runner:
         finally:
             spool.unlink(missing_ok=True)
 
-    async def _read(self, source: Configured, spool: Path, on_event: OnEvent) -> dict[str, Any] | None:
+    async def _read(self, source: Configured, spool: Path, on_event: OnEvent, *, whole: bool) -> dict[str, Any] | None:
         """Run the child to its end; the error that keeps its spool from being used."""
+        job = job_for(self.settings, source, spool)
+        if not whole:
+            since = await self._write(
+                partial(self._store.bookmarks, base=job.base, whole_interval=source.settings.whole), source.name
+            )
+            job = replace(job, since=since)
         limit = source.settings.time_limit
         try:
-            async with asyncio.timeout(limit), child(job_for(self.settings, source, spool)) as process:
+            async with asyncio.timeout(limit), child(job) as process:
                 async for event in events_of(process):
                     if "fatal" in event:
                         fatal: dict[str, Any] = event["fatal"]
                         return fatal
-                    on_event({"source": source.name, "event": "scope", **event})
+                    kind = "scopes" if "scopes" in event else "scope"
+                    on_event({"source": source.name, "event": kind, **event})
                 code = await process.wait()
         except TimeoutError:
             return {

@@ -1,6 +1,6 @@
 """The spool: where a run's child process puts what it reads, and the poller merges from.
 
-A SQLite file of its own, so that pages go straight to disk, doubles are seen at once, and the merge is a join.
+A SQLite file of its own, so that pages go straight to disk, doubles are seen, and the merge is a join.
 Thrown away after the merge; written without a journal, since a child that dies leaves nothing of worth.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -17,29 +17,41 @@ from typing import Any
 import orjson
 
 from connectors.errors import BadData, ConnectorError, Throttled
-from connectors.values import Members, Principal, Record, Ref, Resource
+from connectors.values import Bookmark, Change, Gap, Gone, Left, Members, Principal, Ref, Resource, Shift
 from daemon.matching import resource_key
 
 BATCH = 1000
 
 _SCHEMA = """
-CREATE TABLE run (finished REAL, error TEXT, kinds TEXT NOT NULL);
+CREATE TABLE run (finished REAL, error TEXT, kinds TEXT NOT NULL, base TEXT NOT NULL);
 CREATE TABLE scope (
-  no INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, started REAL NOT NULL, state TEXT NOT NULL, rows INTEGER,
-  error TEXT
+  no INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, started REAL NOT NULL, state TEXT NOT NULL, rows INTEGER NOT NULL,
+  error TEXT, since TEXT, bookmark TEXT, gaps TEXT NOT NULL
 );
 CREATE TABLE resource (
-  key TEXT PRIMARY KEY, rid TEXT, type TEXT, name TEXT, parent TEXT, parent_key TEXT, tags TEXT, hash BLOB,
-  scope_no INTEGER
+  key TEXT, rid TEXT, type TEXT, name TEXT, parent TEXT, parent_key TEXT, tags TEXT, hash BLOB, scope_no INTEGER,
+  PRIMARY KEY (key, scope_no)
 ) WITHOUT ROWID;
 CREATE TABLE principal (
-  pid TEXT PRIMARY KEY, kind TEXT, external_id TEXT, name TEXT, email TEXT, active INTEGER, manager TEXT, aliases TEXT,
-  attributes TEXT, hash BLOB, scope_no INTEGER
+  pid TEXT, kind TEXT, external_id TEXT, name TEXT, email TEXT, active INTEGER, manager TEXT, aliases TEXT,
+  attributes TEXT, hash BLOB, scope_no INTEGER, PRIMARY KEY (pid, scope_no)
 ) WITHOUT ROWID;
 CREATE TABLE member (
-  group_pid TEXT, member_pid TEXT, scope_no INTEGER, PRIMARY KEY (group_pid, member_pid)
+  group_pid TEXT, member_pid TEXT, scope_no INTEGER, PRIMARY KEY (group_pid, member_pid, scope_no)
 ) WITHOUT ROWID;
+CREATE TABLE shift (
+  schedule_pid TEXT, member_pid TEXT, start REAL, until REAL, scope_no INTEGER,
+  PRIMARY KEY (schedule_pid, member_pid, start, until, scope_no)
+) WITHOUT ROWID;
+CREATE TABLE gone (key TEXT, scope_no INTEGER, PRIMARY KEY (key, scope_no)) WITHOUT ROWID;
+CREATE TABLE gone_member (
+  group_pid TEXT, member_pid TEXT, scope_no INTEGER, PRIMARY KEY (group_pid, member_pid, scope_no)
+) WITHOUT ROWID;
+CREATE TABLE emptied (group_pid TEXT, scope_no INTEGER, PRIMARY KEY (group_pid, scope_no)) WITHOUT ROWID;
 """
+_TABLES = ("resource", "principal", "member", "shift", "gone", "gone_member", "emptied")
+_IDENTIFIED = {"resource": "key", "principal": "pid"}
+"""The tables whose rows have a content, and the column that says of what."""
 
 
 def pid_of(ref: Ref) -> str:
@@ -66,7 +78,7 @@ def describe(error: BaseException) -> dict[str, Any]:
 
 
 class SpoolWriter:
-    """Writes one run. `scope()` brackets each scope; what a failed scope had yielded is taken out again."""
+    """Writes one run. Scopes may be open side by side; one thread writes them all."""
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
@@ -75,61 +87,173 @@ class SpoolWriter:
         self._db.execute("PRAGMA synchronous = OFF")
         self._db.executescript(_SCHEMA)
         self._db.execute("BEGIN")
-        self._scope = 0
-        self._rows: dict[str, list[tuple[Any, ...]]] = {"resource": [], "principal": [], "member": []}
-        self.count = 0
-        """Resources or principals of the scope that is being read."""
+        self._scopes = 0
+
+    def open(self, name: str, *, since: str | None = None) -> ScopeWriter:
+        """Begin a scope that is read whole or, with `since`, of which the changes after that bookmark are read."""
+        self._scopes += 1
+        self._db.execute(
+            "INSERT INTO scope VALUES (?, ?, ?, 'reading', 0, NULL, ?, NULL, '[]')",
+            (self._scopes, well_formed(name), self._clock(), since),
+        )
+        return ScopeWriter(self._db, self._scopes, changes=since is not None)
 
     @contextmanager
-    def scope(self, name: str) -> Iterator[None]:
-        """Read one scope inside this; a `ConnectorError` or any other exception fails the scope and goes on up."""
-        self._scope += 1
-        self.count = 0
-        self._db.execute(
-            "INSERT INTO scope VALUES (?, ?, ?, 'reading', 0, NULL)", (self._scope, well_formed(name), self._clock())
-        )
+    def scope(self, name: str, *, since: str | None = None) -> Iterator[ScopeWriter]:
+        """Read one scope inside this; an exception fails the scope and goes on up."""
+        scope = self.open(name, since=since)
         try:
-            yield
-            for table in self._rows:
-                self._flush(table)
+            yield scope
+            scope.end()
         except Exception as error:
-            for table, rows in self._rows.items():
-                rows.clear()
-                if not isinstance(error, sqlite3.Error):
-                    self._db.execute(f"DELETE FROM {table} WHERE scope_no = ?", (self._scope,))
-            self._end_scope("failed", orjson.dumps(describe(error)).decode())
+            scope.fail(error)
             raise
-        self._end_scope("whole", None)
 
-    def _end_scope(self, state: str, error: str | None) -> None:
-        self._db.execute(
-            "UPDATE scope SET state = ?, rows = ?, error = ? WHERE no = ?", (state, self.count, error, self._scope)
-        )
+    def finish(self, kinds: Iterable[str], error: BaseException | None = None, *, base: str = "") -> dict[str, Any]:
+        """End the run; the scopes that it fails, since they contradict others, each with its error.
 
-    def finish(self, kinds: Iterable[str], error: BaseException | None = None) -> None:
-        """End the run. `kinds` are those that were asked for; `error` is why the scopes could not be named."""
+        `kinds` are those that were asked for; `error` is why the scopes could not be named; `base` tells for what
+        configuration the bookmarks are good.
+        """
+        contradicted = self._reconcile() if self._scopes > 1 else {}
         told = None if error is None else orjson.dumps(describe(error)).decode()
         self._db.execute(
-            "INSERT INTO run VALUES (?, ?, ?)", (self._clock(), told, orjson.dumps(sorted(kinds)).decode())
+            "INSERT INTO run VALUES (?, ?, ?, ?)", (self._clock(), told, orjson.dumps(sorted(kinds)).decode(), base)
         )
         self._db.execute("COMMIT")
         self._db.close()
+        return contradicted
 
-    def add(self, record: Record) -> None:
-        """Take one record in. BadData if its id came before with other content."""
+    def _reconcile(self) -> dict[str, Any]:
+        """An object that several scopes list is one object, the first one's, if they say the same of it.
+
+        If not, either may be wrong: the later scope fails.
+        """
+        failed: dict[str, Any] = {}
+        for table, key in _IDENTIFIED.items():
+            if not self._db.execute(f"SELECT 1 FROM {table} GROUP BY {key} HAVING count(*) > 1 LIMIT 1").fetchone():
+                continue
+            while row := self._db.execute(
+                f"SELECT later.scope_no, later.{key} FROM {table} later JOIN {table} first ON first.{key} = later.{key}"
+                " AND first.scope_no < later.scope_no AND first.hash != later.hash ORDER BY 1 LIMIT 1"
+            ).fetchone():
+                error = _contradiction(row[1])
+                ScopeWriter(self._db, row[0], changes=False).fail(error)
+                name = self._db.execute("SELECT name FROM scope WHERE no = ?", (row[0],)).fetchone()[0]
+                failed[name] = describe(error)
+            self._db.execute(
+                f"DELETE FROM {table} WHERE EXISTS (SELECT 1 FROM {table} first"
+                f" WHERE first.{key} = {table}.{key} AND first.scope_no < {table}.scope_no)"
+            )
+        self._db.execute(
+            "DELETE FROM member WHERE EXISTS (SELECT 1 FROM member first WHERE first.group_pid = member.group_pid"
+            " AND first.member_pid = member.member_pid AND first.scope_no < member.scope_no)"
+        )
+        return failed
+
+
+class ScopeWriter:
+    """Writes one scope. End it with `end` or `fail`; what a failed scope had yielded is taken out again."""
+
+    def __init__(self, db: sqlite3.Connection, number: int, *, changes: bool) -> None:
+        self._db = db
+        self._number = number
+        self._changes = changes
+        self._rows: dict[str, list[tuple[Any, ...]]] = {table: [] for table in _TABLES}
+        self._gaps: list[dict[str, str]] = []
+        self._bookmark: str | None = None
+        self.count = 0
+        """Resources, principals, and what is gone."""
+
+    def restart(self) -> None:
+        """Forget what came so far: the scope is read whole after all."""
+        self._empty()
+        self._changes = False
+        self._gaps, self._bookmark, self.count = [], None, 0
+        self._db.execute("UPDATE scope SET since = NULL WHERE no = ?", (self._number,))
+
+    def end(self) -> None:
+        """The scope was read to its end. BadData if it contradicts itself."""
+        for table in self._rows:
+            self._flush(table)
+        self._close("changes" if self._changes else "whole", None)
+
+    def fail(self, error: BaseException) -> None:
+        """The scope could not be read."""
+        self._bookmark = None
+        with suppress(sqlite3.Error):  # a disk that is full fails here too, and the run with it
+            self._empty()
+        self._close("failed", orjson.dumps(describe(error)).decode())
+
+    def _empty(self) -> None:
+        for table, rows in self._rows.items():
+            rows.clear()
+            self._db.execute(f"DELETE FROM {table} WHERE scope_no = ?", (self._number,))
+
+    def _close(self, state: str, error: str | None) -> None:
+        self._db.execute(
+            "UPDATE scope SET state = ?, rows = ?, error = ?, bookmark = ?, gaps = ? WHERE no = ?",
+            (state, self.count, error, self._bookmark, orjson.dumps(self._gaps).decode(), self._number),
+        )
+
+    def add(self, record: Change) -> None:
+        """Take one record in. BadData if its id came before with other content, in a whole read."""
         match record:
             case Resource():
-                self._put("resource", _resource_row(record, self._scope))
+                self._put("resource", _resource_row(record, self._number))
                 self.count += 1
             case Principal():
-                self._put("principal", _principal_row(record, self._scope))
+                self._put("principal", _principal_row(record, self._number))
                 self.count += 1
             case Members():
                 group = well_formed(pid_of(record.group))
                 for member in record.members:
-                    self._put("member", (group, well_formed(pid_of(member)), self._scope))
+                    self._put("member", (group, well_formed(pid_of(member)), self._number))
+            case Shift():
+                who = (well_formed(pid_of(record.schedule)), well_formed(pid_of(record.member)))
+                self._put("shift", (*who, float(record.start), float(record.end), self._number))
+            case Gap():
+                gap = {"code": record.code, "message": well_formed(record.message), "remedy": record.remedy}
+                if gap not in self._gaps:
+                    self._gaps.append(gap)
+            case Bookmark():
+                self._bookmark = record.token
+            case Gone() | Left():
+                if not self._changes:
+                    msg = f"{type(record).__name__} outside of changes"
+                    raise TypeError(msg)
+                self._take_away(record)
+
+    def _take_away(self, record: Gone | Left) -> None:
+        no = self._number
+        match record:
+            case Gone(what):
+                table, column = ("resource", "key") if isinstance(what, str) else ("principal", "pid")
+                key = resource_key(well_formed(what)) if isinstance(what, str) else well_formed(pid_of(what))
+                self._db.execute(f"DELETE FROM {table} WHERE {column} = ? AND scope_no = ?", (key, no))
+                self._db.execute("INSERT OR IGNORE INTO gone VALUES (?, ?)", (key, no))
+                self.count += 1
+            case Left(group, None):
+                key = well_formed(pid_of(group))
+                self._db.execute("INSERT OR IGNORE INTO emptied VALUES (?, ?)", (key, no))
+                for table, column in (("member", "group_pid"), ("gone_member", "group_pid"), ("shift", "schedule_pid")):
+                    self._db.execute(f"DELETE FROM {table} WHERE {column} = ? AND scope_no = ?", (key, no))
+            case Left(group, members) if members is not None:
+                key = well_formed(pid_of(group))
+                for one in members:
+                    row = (key, well_formed(pid_of(one)), no)
+                    self._db.execute("DELETE FROM member WHERE group_pid = ? AND member_pid = ? AND scope_no = ?", row)
+                    self._db.execute("INSERT OR IGNORE INTO gone_member VALUES (?, ?, ?)", row)
 
     def _put(self, table: str, row: tuple[Any, ...]) -> None:
+        if self._changes:  # in order, the later overrides the earlier; there are few
+            places = ", ".join("?" * len(row))
+            self._db.execute(f"INSERT OR REPLACE INTO {table} VALUES ({places})", row)
+            if table in _IDENTIFIED:
+                self._db.execute("DELETE FROM gone WHERE key = ? AND scope_no = ?", (row[0], self._number))
+            elif table == "member":
+                self._db.execute("DELETE FROM gone_member WHERE group_pid = ? AND member_pid = ? AND scope_no = ?", row)
+            return
         rows = self._rows[table]
         rows.append(row)
         if len(rows) >= BATCH:
@@ -142,20 +266,25 @@ class SpoolWriter:
         places = ", ".join("?" * len(rows[0]))
         before = self._db.total_changes
         self._db.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({places})", rows)
-        if table != "member" and self._db.total_changes - before < len(rows):
+        if table in _IDENTIFIED and self._db.total_changes - before < len(rows):
             self._refuse_contradictions(table, rows)
         rows.clear()
 
     def _refuse_contradictions(self, table: str, rows: Iterable[tuple[Any, ...]]) -> None:
         """An object listed twice is one object, if both say the same. If not, either may be wrong."""
-        key = "key" if table == "resource" else "pid"
         for row in rows:
-            stored = self._db.execute(f"SELECT hash FROM {table} WHERE {key} = ?", (row[0],)).fetchone()
+            stored = self._db.execute(
+                f"SELECT hash FROM {table} WHERE {_IDENTIFIED[table]} = ? AND scope_no = ?", (row[0], self._number)
+            ).fetchone()
             if stored[0] != row[-2]:
-                raise BadData(
-                    f'"{row[0]}" was listed twice with different content',
-                    remedy="if it changed while it was read, the next run is right; else the source contradicts itself",
-                )
+                raise _contradiction(row[0])
+
+
+def _contradiction(what: str) -> BadData:
+    return BadData(
+        f'"{what}" was listed twice with different content',
+        remedy="if it changed while it was read, the next run is right; else the source contradicts itself",
+    )
 
 
 def _resource_row(it: Resource, scope: int) -> tuple[Any, ...]:

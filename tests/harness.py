@@ -10,7 +10,7 @@ from typing import Any
 
 from config.settings import Settings, parse_settings
 from connectors.errors import ConnectorError
-from connectors.values import Kind, Members, Principal, Record, Ref, Resource
+from connectors.values import Change, Kind, Members, Principal, Record, Ref, Resource
 from daemon.pipeline import Report, Store
 from daemon.spool import SpoolWriter
 
@@ -70,7 +70,7 @@ def team(name: str, *who: str) -> list[Record]:
     return [group(f"[{name}]", name), *(user(w) for w in who if w[:2] != "g:"), members(f"[{name}]", *who)]
 
 
-Scopes = Mapping[str, Iterable[Record] | ConnectorError]
+Scopes = Mapping[str, Iterable[Change] | ConnectorError]
 
 
 class World:
@@ -87,28 +87,36 @@ class World:
         self.settings: Settings = parse_settings(document, Path("test.toml"))
         self.store.configure(self.settings)
 
-    def spool(self, scopes: Scopes) -> Path:
+    def spool(self, scopes: Scopes, since: Mapping[str, str] | None = None, base: str = "") -> Path:
         self.runs += 1
         path = self.folder / "spool" / f"{self.runs}.db"
         writer = SpoolWriter(path, clock=self.clock)
         for name, records in scopes.items():
             try:
-                with writer.scope(name):
+                with writer.scope(name, since=(since or {}).get(name)) as scope:
                     if isinstance(records, ConnectorError):
                         raise records
                     for record in records:
-                        writer.add(record)
+                        scope.add(record)
             except ConnectorError:
                 pass
-        writer.finish([str(k) for k in Kind])
+        writer.finish([str(k) for k in Kind], base=base)
         return path
 
-    def run(self, source: str, *records: Record, **more: Any) -> Report:
-        """Run a source of one scope."""
-        return self.run_scopes(source, {"all": records}, **more)
+    def run(self, source: str, *records: Change, since: str | None = None, **more: Any) -> Report:
+        """Run a source of one scope, whole or from a bookmark."""
+        return self.run_scopes(source, {"all": records}, since=None if since is None else {"all": since}, **more)
 
-    def run_scopes(self, source: str, scopes: Scopes, *, accept: bool = False) -> Report:
-        return self.store.run(source, self.spool(scopes), accept=accept)
+    def run_scopes(
+        self,
+        source: str,
+        scopes: Scopes,
+        *,
+        since: Mapping[str, str] | None = None,
+        accept: bool = False,
+        base: str = "",
+    ) -> Report:
+        return self.store.run(source, self.spool(scopes, since, base), accept=accept)
 
     def query(self, sql: str, *bound: Any) -> list[tuple[Any, ...]]:
         db = sqlite3.connect(f"file:{self.store.path}?mode=ro", uri=True)

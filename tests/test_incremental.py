@@ -1,13 +1,14 @@
 """Only what depends on a change is resolved again, and that is everything that must be.
 
-A state machine changes resources, principals and rules at random and publishes each change; after each, the database
-must say what a fresh one says that was given the same at once.
+A state machine changes resources, principals and rules at random and publishes each change, read whole or as what
+changed; after each, the database must say what a fresh one says that was given the same at once.
 """
 
 from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from connectors.values import Kind, Members, Principal, Record, Ref, Resource
+from connectors.values import Bookmark, Change, Gone, Kind, Left, Members, Principal, Record, Ref, Resource
 from tests.harness import World, configuration, integration, owned_by
 
 IDS = [f"r{i}" for i in range(6)]
@@ -62,7 +63,7 @@ class Publishing(RuleBasedStateMachine):
         self.users: dict[str, Any] = {}
         self.owned: list[dict[str, Any]] = RULES[0]
         self.inherit = True
-        self.read: set[str] = set()
+        self.told: dict[str, tuple[list[Record], str]] = {}
 
     @initialize()
     def begin(self) -> None:
@@ -84,43 +85,60 @@ class Publishing(RuleBasedStateMachine):
             found.append(Members(Ref(Kind.GROUP, i), tuple(refs)))
         return found
 
-    def run(self, source: str) -> None:
+    def run(self, source: str, whole: bool) -> None:
         self.world.clock.now += 1
-        assert self.world.run(source, *self.records(source), accept=True).state == "ok"
-        self.read.add(source)
+        now = self.records(source)
+        before, mark = self.told.get(source, ([], None))
+        told = now if whole or mark is None else list(changes(before, now))
+        following = f"bookmark {self.world.runs}"
+        report = self.world.run(
+            source, *told, Bookmark(following), since=None if whole else mark, accept=True, base="options"
+        )
+        assert report.state == "ok"
+        self.told[source] = (now, following)
 
-    @rule(source=st.sampled_from("ab"), drawn=resources)
-    def other_resources(self, source: str, drawn: dict[str, Any]) -> None:
+    @rule(whole=st.booleans(), source=st.sampled_from("ab"), drawn=resources)
+    def other_resources(self, whole: bool, source: str, drawn: dict[str, Any]) -> None:
         self.resources[source] = drawn
-        self.run(source)
+        self.run(source, whole)
 
-    @rule(source=st.sampled_from("ab"), i=st.sampled_from(IDS), value=st.none() | st.sampled_from(VALUES))
-    def other_tag(self, source: str, i: str, value: str | None) -> None:
+    @rule(
+        whole=st.booleans(),
+        source=st.sampled_from("ab"),
+        i=st.sampled_from(IDS),
+        value=st.none() | st.sampled_from(VALUES),
+    )
+    def other_tag(self, whole: bool, source: str, i: str, value: str | None) -> None:
         tags, parent = self.resources[source].get(i, ({}, None))
         tags = {k: v for k, v in tags.items() if k != "owner"} | ({} if value is None else {"owner": value})
         self.resources[source] = {**self.resources[source], i: (tags, parent)}
-        self.run(source)
+        self.run(source, whole)
 
-    @rule(source=st.sampled_from("ab"), i=st.sampled_from(IDS), parent=st.none() | st.sampled_from(IDS))
-    def other_parent(self, source: str, i: str, parent: str | None) -> None:
+    @rule(
+        whole=st.booleans(),
+        source=st.sampled_from("ab"),
+        i=st.sampled_from(IDS),
+        parent=st.none() | st.sampled_from(IDS),
+    )
+    def other_parent(self, whole: bool, source: str, i: str, parent: str | None) -> None:
         tags, _ = self.resources[source].get(i, ({}, None))
         self.resources[source] = {**self.resources[source], i: (tags, parent)}
-        self.run(source)
+        self.run(source, whole)
 
-    @rule(drawn=groups)
-    def other_groups(self, drawn: dict[str, Any]) -> None:
+    @rule(whole=st.booleans(), drawn=groups)
+    def other_groups(self, whole: bool, drawn: dict[str, Any]) -> None:
         self.groups = drawn
-        self.run("corp")
+        self.run("corp", whole)
 
-    @rule(i=st.sampled_from(GROUPS), name=st.sampled_from(NAMES), inside=st.lists(st.sampled_from([*GROUPS, *USERS]), max_size=3, unique=True))  # fmt: skip
-    def other_group(self, i: str, name: str, inside: list[str]) -> None:
+    @rule(whole=st.booleans(), i=st.sampled_from(GROUPS), name=st.sampled_from(NAMES), inside=st.lists(st.sampled_from([*GROUPS, *USERS]), max_size=3, unique=True))  # fmt: skip
+    def other_group(self, whole: bool, i: str, name: str, inside: list[str]) -> None:
         self.groups = {**self.groups, i: (name, inside)}
-        self.run("corp")
+        self.run("corp", whole)
 
-    @rule(drawn=users)
-    def other_users(self, drawn: dict[str, Any]) -> None:
+    @rule(whole=st.booleans(), drawn=users)
+    def other_users(self, whole: bool, drawn: dict[str, Any]) -> None:
         self.users = drawn
-        self.run("corp")
+        self.run("corp", whole)
 
     @rule(rules=st.sampled_from(RULES), inherit=st.booleans())
     def other_rules(self, rules: list[dict[str, Any]], inherit: bool) -> None:
@@ -131,7 +149,7 @@ class Publishing(RuleBasedStateMachine):
     def says_what_a_fresh_database_says(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             fresh = World(Path(folder), self.document())
-            for source in sorted(self.read, reverse=True):
+            for source in sorted(self.told, reverse=True):
                 fresh.run(source, *self.records(source), accept=True)
             assert said(self.world) == said(fresh)
             fresh.close()
@@ -140,6 +158,27 @@ class Publishing(RuleBasedStateMachine):
         if hasattr(self, "world"):
             self.world.close()
         self.folder.cleanup()
+
+
+def changes(before: list[Record], now: list[Record]) -> Iterator[Change]:
+    """What a source tells of the way from one list to the other."""
+    things = (Resource, Principal)
+    old, new = ({id_of(r): r for r in records if isinstance(r, things)} for records in (before, now))
+    yield from (Gone(i) for i in old.keys() - new.keys())
+    yield from (r for i, r in new.items() if old.get(i) != r)
+    was, are = ({r.group: r.members for r in records if isinstance(r, Members)} for records in (before, now))
+    for number, group in enumerate(sorted(was.keys() & are.keys())):
+        if number % 2:  # some systems tell who left, and some the whole list anew
+            yield Left(group, tuple(set(was[group]) - set(are[group])))
+            yield Members(group, tuple(set(are[group]) - set(was[group])))
+        elif set(was[group]) != set(are[group]):
+            yield Left(group)
+            yield Members(group, are[group])
+    yield from (Members(group, are[group]) for group in are.keys() - was.keys())
+
+
+def id_of(record: Resource | Principal) -> str | Ref:
+    return record.id if isinstance(record, Resource) else record.ref
 
 
 def said(world: World) -> dict[str, Any]:
@@ -161,7 +200,10 @@ def said(world: World) -> dict[str, Any]:
         (key, names[source]): sorted(names[d] for d in json.loads(directories)) for key, source, directories in fresh
     }
     alive = world.query("SELECT pid, alive FROM principal ORDER BY pid")
-    return {"rows": rows, "findings": findings, "rests on": rests_on, "alive": alive}
+    inside = world.query(
+        "SELECT group_pid, member_pid FROM member WHERE member_pid IN (SELECT pid FROM principal) ORDER BY 1, 2"
+    )
+    return {"members": inside, "rows": rows, "findings": findings, "rests on": rests_on, "alive": alive}
 
 
 TestPublishing = Publishing.TestCase

@@ -70,7 +70,14 @@ def run(settings: Settings, *names: str, during: Any = None) -> tuple[dict[str, 
 def test_a_whole_run(document: dict[str, Any]) -> None:
     reports, events = run(settings_of(document), "corp", "aws")
     assert (reports["aws"].state, reports["aws"].rows, reports["aws"].counts.added) == ("ok", 2, 2)
-    assert [e["event"] for e in events if e["source"] == "aws"] == ["started", "scope", "scope", "merging", "finished"]
+    assert [e["event"] for e in events if e["source"] == "aws"] == [
+        "started",
+        "scopes",
+        "scope",
+        "scope",
+        "merging",
+        "finished",
+    ]
     assert events[-1]["drift_opened"] == 1
     state = settings_of(document).state_directory
     assert list((state / "spool").iterdir()) == []

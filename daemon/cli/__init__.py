@@ -62,13 +62,9 @@ class _Commands(click.Group):
 def _version(context: click.Context, _parameter: click.Parameter, asked: bool) -> None:
     if not asked or context.resilient_parsing:
         return
-    from importlib import metadata
+    from daemon.version import version
 
-    try:
-        told = metadata.version("ownerd")
-    except metadata.PackageNotFoundError:
-        told = "(a checkout that is not installed)"
-    click.echo(f"ownerd {told}")
+    click.echo(f"ownerd {version()}")
     context.exit()
 
 

@@ -56,7 +56,11 @@ class Progress:
             self._tasks[name] = self._bars.add_task(printable(name), total=None, rows=0, mark=(" ", ""), what="")
         task = self._tasks[name]
         match event["event"]:
+            case "scopes" if event["scopes"] > 1:  # of one, how far it is cannot be told: its bar pulses
+                self._bars.update(task, total=event["scopes"], completed=0)
             case "scope":
+                if "done" in event or "error" in event:
+                    self._bars.advance(task)
                 rows = self._rows.setdefault(name, {})
                 rows[event["scope"]] = event.get("rows", 0)
                 self._bars.update(task, rows=sum(rows.values()), what=printable(event["scope"]))
@@ -64,7 +68,8 @@ class Progress:
                 self._bars.update(task, what="publishing")
             case "finished":
                 mark = _MARKS[event["state"]]
-                self._bars.update(task, total=1, completed=1, rows=event["rows"], mark=mark, what=_summary(event))
+                total = self._bars.tasks[task].total or 1
+                self._bars.update(task, total=total, completed=total, rows=event["rows"], mark=mark, what=_summary(event))
 
 
 def _bars() -> Any:
@@ -77,7 +82,6 @@ def _bars() -> Any:
         def render(self, task: Task) -> Text:
             return Text(*task.fields["mark"])
 
-    # How much there is to read is known only at the end: the bars pulse until then.
     return Bars(
         SpinnerColumn(finished_text=" "),
         Mark(),

@@ -16,7 +16,8 @@ import orjson
 from daemon.guard import ScopeChange
 
 _TEMPORARY = """
-CREATE TEMP TABLE IF NOT EXISTS scope_map (no INTEGER, scope_id INTEGER PRIMARY KEY, name TEXT, readable INTEGER);
+CREATE TEMP TABLE IF NOT EXISTS scope_map (
+  no INTEGER, scope_id INTEGER PRIMARY KEY, name TEXT, readable INTEGER, whole INTEGER);
 CREATE TEMP TABLE IF NOT EXISTS gone (id INTEGER PRIMARY KEY, key TEXT, scope_id INTEGER);
 CREATE TEMP TABLE IF NOT EXISTS gone_member (
   group_pid TEXT, member_pid TEXT, scope_id INTEGER, PRIMARY KEY (group_pid, member_pid)) WITHOUT ROWID;
@@ -67,13 +68,20 @@ def clear(db: sqlite3.Connection) -> None:
         db.execute(f"DELETE FROM temp.{table}")
 
 
-def plan_scopes(db: sqlite3.Connection, source: int) -> None:
-    """Tell which scopes may lose rows: those read whole, and those that are no longer named."""
+def plan_scopes(db: sqlite3.Connection, source: int, *, again: bool) -> None:
+    """Tell which scopes are merged: those read whole, those no longer named, and those whose changes were read.
+
+    Changes fit only what they are changes of. With `again` the spool was held, and may be older than what is stored:
+    a scope that has been read since stays as it is.
+    """
     db.execute(
-        "INSERT INTO temp.scope_map"
-        " SELECT s.no, c.id, c.name, coalesce(s.state = 'whole', 1)"
-        " FROM scope c LEFT JOIN spool.scope s ON s.name = c.name WHERE c.source_id = ?",
-        (source,),
+        "INSERT INTO temp.scope_map SELECT s.no, c.id, c.name, CASE"
+        " WHEN ? AND c.read_at > coalesce(s.started, r.finished) THEN 0"
+        " WHEN s.no IS NULL OR s.state = 'whole' THEN 1"
+        " WHEN s.state = 'changes' THEN s.since IS c.bookmark AND r.base IS c.base"
+        " ELSE 0 END, s.no IS NULL OR s.state = 'whole'"
+        " FROM spool.run r JOIN scope c LEFT JOIN spool.scope s ON s.name = c.name WHERE c.source_id = ?",
+        (again, source),
     )
 
 
@@ -82,8 +90,14 @@ def plan_resources(db: sqlite3.Connection, source: int) -> list[ScopeChange]:
     db.execute(
         "INSERT INTO temp.gone SELECT r.id, r.key, r.scope_id FROM resource r"
         " JOIN temp.scope_map m ON m.scope_id = r.scope_id"
-        " WHERE r.source_id = ? AND m.readable"
+        " WHERE r.source_id = ? AND m.readable AND m.whole"
         " AND NOT EXISTS (SELECT 1 FROM spool.resource s WHERE s.key = r.key)",
+        (source,),
+    )
+    db.execute(
+        "INSERT INTO temp.gone SELECT r.id, r.key, r.scope_id FROM spool.gone g"
+        " JOIN temp.scope_map m ON m.no = g.scope_no AND m.readable AND NOT m.whole"
+        " JOIN resource r ON r.source_id = ? AND r.key = g.key AND r.scope_id = m.scope_id",
         (source,),
     )
     rows = db.execute(
@@ -168,17 +182,37 @@ def plan_principals(db: sqlite3.Connection, directory: int) -> list[ScopeChange]
     db.execute(
         "INSERT INTO temp.gone SELECT p.id, p.pid, p.scope_id FROM principal p"
         " JOIN temp.scope_map m ON m.scope_id = p.scope_id"
-        " WHERE p.directory_id = ? AND m.readable"
+        " WHERE p.directory_id = ? AND m.readable AND m.whole"
         " AND NOT EXISTS (SELECT 1 FROM spool.principal s WHERE s.pid = p.pid)",
+        (directory,),
+    )
+    db.execute(
+        "INSERT INTO temp.gone SELECT p.id, p.pid, p.scope_id FROM spool.gone g"
+        " JOIN temp.scope_map m ON m.no = g.scope_no AND m.readable AND NOT m.whole"
+        " JOIN principal p ON p.directory_id = ? AND p.pid = g.key AND p.scope_id = m.scope_id",
         (directory,),
     )
     db.execute(
         "INSERT INTO temp.gone_member SELECT b.group_pid, b.member_pid, b.scope_id FROM member b"
         " JOIN temp.scope_map m ON m.scope_id = b.scope_id"
-        " WHERE b.directory_id = ? AND m.readable AND NOT EXISTS"
+        " WHERE b.directory_id = ? AND m.readable AND m.whole AND NOT EXISTS"
         " (SELECT 1 FROM spool.member s WHERE s.group_pid = b.group_pid AND s.member_pid = b.member_pid)",
         (directory,),
     )
+    # Of changes: who left, whoever was in a group that is told anew, and the members of groups that are gone. A user
+    # that is gone may stay named as a member: nobody is active by a name alone.
+    for named, joined in (
+        ("spool.gone_member", "b.group_pid = g.group_pid AND b.member_pid = g.member_pid"),
+        ("spool.emptied", "b.group_pid = g.group_pid"),
+        ("spool.gone", "b.group_pid = g.key"),
+    ):
+        db.execute(
+            f"INSERT OR IGNORE INTO temp.gone_member SELECT b.group_pid, b.member_pid, m.scope_id FROM {named} g"
+            " JOIN temp.scope_map m ON m.no = g.scope_no AND m.readable AND NOT m.whole"
+            f" JOIN member b ON b.directory_id = ? AND {joined} WHERE NOT EXISTS"
+            " (SELECT 1 FROM spool.member s WHERE s.group_pid = b.group_pid AND s.member_pid = b.member_pid)",
+            (directory,),
+        )
     rows = db.execute(
         "SELECT m.name, (SELECT count(*) FROM principal p WHERE p.scope_id = m.scope_id),"
         " (SELECT count(*) FROM temp.gone g WHERE g.scope_id = m.scope_id),"

@@ -36,6 +36,15 @@ def m001_initial(db: Database) -> None:
             db.execute(statement)
 
 
+@migrations()
+def m002_incremental(db: Database) -> None:
+    """Reading what changed; what a scope cannot show."""
+    for column in ("whole_at REAL", "bookmark TEXT", "base TEXT", "gaps TEXT NOT NULL DEFAULT '[]'"):
+        db.execute(f"ALTER TABLE scope ADD COLUMN {column}")
+    # What was read before was read whole.
+    db.execute("UPDATE scope SET whole_at = read_at")
+
+
 _INITIAL = """
 CREATE TABLE source (
   id INTEGER PRIMARY KEY,

@@ -118,11 +118,18 @@ def mark_scopes(db: sqlite3.Connection, source: int, held: Iterable[str]) -> Non
     db.execute("UPDATE source SET listed = 1 WHERE id = ?", (source,))
     table = "resource" if _role(db, source) == "integration" else "principal"
     db.execute(
-        "UPDATE scope SET state = CASE s.state WHEN 'whole' THEN 'ok' ELSE 'failed' END, error = s.error,"
-        " read_at = CASE s.state WHEN 'whole' THEN s.started ELSE read_at END"
-        " FROM spool.scope s WHERE s.name = scope.name AND scope.source_id = ?"
-        " AND scope.name NOT IN (SELECT value FROM json_each(?))",
-        (source, orjson.dumps(list(held)).decode()),
+        "UPDATE scope SET state = 'failed', error = s.error FROM spool.scope s"
+        " WHERE s.name = scope.name AND scope.source_id = ? AND s.state = 'failed'",
+        (source,),
+    )
+    db.execute(
+        "UPDATE scope SET state = 'ok', error = NULL, read_at = s.started,"
+        " whole_at = iif(m.whole, s.started, whole_at), bookmark = iif(m.whole, s.bookmark, coalesce(s.bookmark,"
+        " scope.bookmark)), base = (SELECT base FROM spool.run),"
+        " gaps = iif(m.whole OR s.gaps != '[]', s.gaps, scope.gaps)"
+        " FROM spool.scope s JOIN temp.scope_map m ON m.no = s.no AND m.readable"
+        " WHERE m.scope_id = scope.id AND scope.source_id = ?",
+        (source,),
     )
     db.execute(
         "UPDATE scope SET state = 'held', error = NULL"
@@ -136,10 +143,25 @@ def mark_scopes(db: sqlite3.Connection, source: int, held: Iterable[str]) -> Non
     # A scope that is no longer named, and whose rows are gone, is gone.
     db.execute(
         "DELETE FROM scope WHERE source_id = ? AND rows = 0 AND name NOT IN (SELECT name FROM spool.scope)"
-        " AND name NOT IN (SELECT value FROM json_each(?))",
-        (source, orjson.dumps(list(held)).decode()),
+        " AND id IN (SELECT scope_id FROM temp.scope_map WHERE readable)",
+        (source,),
     )
     db.execute("DELETE FROM freshness WHERE scope_id NOT IN (SELECT id FROM scope)")
+
+
+def bookmarks(db: sqlite3.Connection, source: int, *, base: str, whole_since: float, now: float) -> dict[str, str]:
+    """By scope, where the reading of its changes goes on; no scope that is due to be read whole.
+
+    `base` tells what configuration the bookmarks must be of; `whole_since` is the time since which a scope must have
+    been read whole.
+    """
+    return dict(
+        db.execute(
+            "SELECT name, bookmark FROM scope WHERE source_id = ? AND bookmark IS NOT NULL AND base = ?"
+            " AND whole_at BETWEEN ? AND ?",
+            (source, base, whole_since, now),
+        ).fetchall()
+    )
 
 
 def _role(db: sqlite3.Connection, source: int) -> str:
