@@ -43,17 +43,17 @@ def _failed(source: str, detail: str) -> Event:
     return {"source": source, "what": "check", "ok": False, "detail": detail, "remedy": ""}
 
 
-async def sync(settings: Settings, names: Sequence[str] = ()) -> AsyncGenerator[Event, None]:
-    """Run sources once: all of them, directories first, or those named."""
+async def sync(settings: Settings, names: Sequence[str] = (), *, whole: bool = False) -> AsyncGenerator[Event, None]:
+    """Run sources once: all of them, directories first, or those named. With `whole`, changes are not enough."""
     wanted = list(names) or [s.name for s in settings.sources]
 
     async def here(runner: Runner, on_event: OnEvent) -> None:
         # Directories first: else rows would wait for them, and be resolved twice.
         for role in ("directory", "integration"):
             todo = [s.name for s in settings.sources if s.role == role and s.name in wanted]
-            await asyncio.gather(*(runner.run(name, on_event) for name in todo))
+            await asyncio.gather(*(runner.run(name, on_event, whole=whole) for name in todo))
 
-    async with aclosing(_through(settings, {"verb": "sync", "sources": wanted}, here)) as events:
+    async with aclosing(_through(settings, {"verb": "sync", "sources": wanted, "whole": whole}, here)) as events:
         async for event in events:
             yield event
 

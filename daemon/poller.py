@@ -128,7 +128,7 @@ class Poller:
                     self._directories_tried.set()
             await self._spawn(self._run(name, lambda _event: None))
 
-    async def _run(self, name: str, on_event: OnEvent) -> Report:
+    async def _run(self, name: str, on_event: OnEvent, *, whole: bool = False) -> Report:
         summary: Event = {}
 
         def listen(event: Event) -> None:
@@ -137,7 +137,7 @@ class Poller:
             on_event(event)
 
         try:
-            report = await self._runner.run(name, listen)
+            report = await self._runner.run(name, listen, whole=whole)
         finally:
             self._untried.discard(name)
             if not self._untried:
@@ -168,7 +168,8 @@ class Poller:
             case {"verb": "sync", "sources": [*names]} if names and all(n in known for n in names):
                 for role in ("directory", "integration"):  # in this order: else rows would be resolved twice
                     todo = [s.name for s in self._runner.settings.sources if s.role == role and s.name in names]
-                    await asyncio.gather(*(self._spawn(self._run(name, send)) for name in todo))
+                    whole = bool(request.get("whole"))
+                    await asyncio.gather(*(self._spawn(self._run(name, send, whole=whole)) for name in todo))
             case {"verb": "accept", "source": str(name)} if name in known:
                 report = await self._runner.accept(name, send)
                 if report is None:

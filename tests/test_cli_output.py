@@ -216,11 +216,11 @@ def test_status(stub: Stub, run: Run) -> None:
     code, out, err = run("status")
     assert (code, err) == (0, "")
     assert rows(out) == [
-        ["corp", "integration", "aws", "ok", "42", MOMENT, "60m", "-", "-"],
-        ["new", "integration", "aws", "never", "0", "never", "60m", "-", "-"],
-        ["down", "integration", "aws", "failed", "42", MOMENT, "60m", "STALE", "no access (3 times in a row)"],
-        ["some", "integration", "aws", "partial", "42", MOMENT, "60m", "-", "eu: no access"],
-        ["much", "integration", "aws", "held", "42", MOMENT, "60m", "-", "held: eu: no access"],
+        ["corp", "integration", "aws", "ok", "42", MOMENT, "60m", "-", "-", "-"],
+        ["new", "integration", "aws", "never", "0", "never", "60m", "-", "-", "-"],
+        ["down", "integration", "aws", "failed", "42", MOMENT, "60m", "STALE", "no access (3 times in a row)", "-"],
+        ["some", "integration", "aws", "partial", "42", MOMENT, "60m", "-", "eu: no access", "-"],
+        ["much", "integration", "aws", "held", "42", MOMENT, "60m", "-", "held: eu: no access", "not all: no access"],
     ]
 
 
@@ -232,7 +232,12 @@ def sources(why: str) -> list[dict[str, Any]]:
         source("new", "never", seen_at=None, age=None, rows=0, scopes=[]),
         source("down", "failed", error=error, failures=3, stale=True, scopes=[]),
         source("some", "partial", scopes=[scope]),
-        source("much", "held", held={"since": MOMENT, "why": [{"what": "scope", "subject": "eu", "why": why}]}),
+        source(
+            "much",
+            "held",
+            held={"since": MOMENT, "why": [{"what": "scope", "subject": "eu", "why": why}]},
+            gaps=[{"code": "never_tagged", "message": f"not all: {why}", "remedy": f"turn on {why}", "scopes": 1}],
+        ),
     ]
 
 
@@ -468,7 +473,7 @@ def events_of(text: str) -> list[dict[str, Any]]:
 
 
 def playing(events: list[dict[str, Any]]) -> Callable[..., AsyncIterator[dict[str, Any]]]:
-    async def play(_settings: Any, _names: Any = ()) -> AsyncIterator[dict[str, Any]]:
+    async def play(_settings: Any, _names: Any = (), **_more: Any) -> AsyncIterator[dict[str, Any]]:
         for event in events:
             yield event
 

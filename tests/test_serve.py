@@ -15,7 +15,7 @@ import pytest
 import uvicorn
 
 from connectors.errors import Forbidden, Unreachable
-from connectors.values import Record
+from connectors.values import Gap, Record
 from daemon.pipeline import Store
 from daemon.serve.app import make_app
 from daemon.sockets import bind_unix
@@ -322,6 +322,17 @@ def test_status_says_how_each_source_fares(filled: Served) -> None:
     assert told["aws"]["held"]["why"][0]["why"] == "all 23 rows would go"
     assert (told["gcp"]["state"], told["gcp"]["error"]["remedy"]) == ("failed", "grant it")
     assert told["gcp"]["scopes"][0]["error"]["code"] == "forbidden"
+
+
+def test_status_tells_what_is_not_shown(world: Served) -> None:
+    """A gap is told once a source, with how many of its scopes have it, and counted in the metrics."""
+    gap = Gap("never_tagged", "what never had a tag is not listed", "turn it on")
+    world.run_scopes("aws", {"one": [gap], "two": [gap], "three": []})
+    told = {s["name"]: s for s in world.get("/v1/status").json["sources"]}
+    assert told["aws"]["gaps"] == [{"code": gap.code, "message": gap.message, "remedy": gap.remedy, "scopes": 2}]
+    assert [s["name"] for s in told["aws"]["scopes"] if s["gaps"]] == ["one", "two"]
+    text = world.get("/metrics").body.decode()
+    assert 'ownerd_source_gaps{source="aws",role="integration",gap="never_tagged"} 2\n' in text
 
 
 def test_ready_once_every_source_was_read(world: Served) -> None:

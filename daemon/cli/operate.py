@@ -87,14 +87,15 @@ def _checked(event: Event) -> None:
 
 @click.command()
 @click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=source_names)
+@click.option("--whole", is_flag=True, help="Read all there is, also where what has changed would do.")
 @as_lines_option
 @with_settings
-def sync(settings: Any, names: tuple[str, ...], as_json: bool) -> int:
+def sync(settings: Any, names: tuple[str, ...], whole: bool, as_json: bool) -> int:
     """Read sources now: all, or those named. Goes through a running poller, and needs none."""
     from daemon.engine import sync as engine
 
     known = known_sources(settings, names)
-    return _watch(engine(settings, known), as_json)
+    return _watch(engine(settings, known, whole=whole), as_json)
 
 
 @click.command()

@@ -69,7 +69,8 @@ class Progress:
             case "finished":
                 mark = _MARKS[event["state"]]
                 total = self._bars.tasks[task].total or 1
-                self._bars.update(task, total=total, completed=total, rows=event["rows"], mark=mark, what=_summary(event))
+                what = _summary(event)
+                self._bars.update(task, total=total, completed=total, rows=event["rows"], mark=mark, what=what)
 
 
 def _bars() -> Any:

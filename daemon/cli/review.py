@@ -206,6 +206,7 @@ def status(owners: Owners, as_json: bool) -> None:
             Column("STALE AFTER"),
             Column("STALE", only="pipe"),
             Column("PROBLEM", only="pipe"),
+            Column("NOT SHOWN", only="pipe"),
         ],
         (
             (
@@ -218,6 +219,7 @@ def status(owners: Owners, as_json: bool) -> None:
                 span(s["stale_after"]),
                 "STALE" if s["stale"] else "",
                 "; ".join(message for message, _ in _problems(s)),
+                "; ".join(gap["message"] for gap in s["gaps"]),
             )
             for s in sources
         ),
@@ -227,6 +229,11 @@ def status(owners: Owners, as_json: bool) -> None:
         for source in sources:
             for message, remedy in _problems(source):
                 complain(f"{source['name']}: {message}", remedy, head="")
+            for gap in source["gaps"]:
+                of = f" (in {gap['scopes']} of {len(source['scopes'])} scopes)" if len(source["scopes"]) > 1 else ""
+                note(f"{source['name']}: not shown: {gap['message']}{of}")
+                if gap["remedy"]:
+                    note(f"  → {gap['remedy']}")
 
 
 def _problems(source: Row) -> list[tuple[str, str]]:

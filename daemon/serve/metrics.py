@@ -40,11 +40,21 @@ def metrics(reader: Reader, lookups: Counter[str], now: float) -> str:
             "Whether a snapshot of a source is held.",
             [(n, float(s["held"] is not None)) for n, s in zip(name, sources, strict=True)],
         ),
+        _metric(
+            "source_gaps",
+            "gauge",
+            "Scopes of a source that cannot show all there is, by what is missing.",
+            [
+                ({**n, "gap": code}, number)
+                for n, s in zip(name, sources, strict=True)
+                for code, number in sorted(Counter(g["code"] for c in s["scopes"] for g in c["gaps"]).items())
+            ],
+        ),
         _metric("scope_rows", "gauge", "Rows of a scope.", [(n, c["rows"]) for n, c in scopes]),
         _metric(
             "scope_age_seconds",
             "gauge",
-            "Time since a scope was last read whole; absent while it never was.",
+            "Time since a scope was last read; absent while it never was.",
             [(n, max(0.0, round(now - c["read_at"], 3))) for n, c in scopes if c["read_at"] is not None],
         ),
         _metric(

@@ -55,6 +55,7 @@ _ERROR = _maybe(
         "retry_after",
     )
 )
+_GAP: _Json = {"code": _text("Stable."), "message": _text(), "remedy": _text("How to close it, or empty.")}
 _SOURCE_STATUS: _Json = {
     "name": _text(),
     "role": _text(enum=["integration", "directory"]),
@@ -66,6 +67,7 @@ _SOURCE_STATUS: _Json = {
     "age": _maybe(_WHOLE),
     "stale": _FLAG,
     "rows": _WHOLE,
+    "gaps": _list(_object({**_GAP, "scopes": _WHOLE})),
     "failures": _WHOLE,
     "error": _ERROR,
     "held": _maybe(
@@ -87,6 +89,8 @@ _SOURCE_STATUS: _Json = {
                 "seen_at": _maybe(_TIME),
                 "age": _maybe(_WHOLE),
                 "stale": _FLAG,
+                "whole_at": _maybe(_TIME),
+                "gaps": _list(_object(_GAP)),
                 "error": _ERROR,
             }
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from daemon.answers import rfc3339
@@ -35,6 +37,7 @@ def _source(row: dict[str, Any], now: float) -> dict[str, Any]:
         "age": max(read) if known else None,
         "stale": any(s["stale"] for s in scopes),
         "rows": sum(s["rows"] for s in scopes),
+        "gaps": gaps_of(row["scopes"]),
         "failures": row["failures"],
         "error": row["error"],
         "held": None if row["held"] is None else {"since": rfc3339(row["held_since"]), **row["held"]},
@@ -53,5 +56,16 @@ def _scope(row: dict[str, Any], stale_after: float, now: float) -> dict[str, Any
         "seen_at": rfc3339(read_at),
         "age": None if read_at is None else max(0, int(now - read_at)),
         "stale": read_at is not None and now - read_at > stale_after,
+        "whole_at": rfc3339(row["whole_at"]),
+        "gaps": row["gaps"],
         "error": row["error"],
     }
+
+
+def gaps_of(scopes: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What a source cannot show: each gap once, with the number of scopes that have it."""
+    counted = Counter((g["code"], g["message"], g["remedy"]) for scope in scopes for g in scope["gaps"])
+    return [
+        {"code": code, "message": message, "remedy": remedy, "scopes": number}
+        for (code, message, remedy), number in sorted(counted.items())
+    ]

@@ -309,17 +309,21 @@ class Reader:
                 scopes = [
                     dict(row)
                     for row in db.execute(
-                        "SELECT source_id, name, state, rows, read_at, error FROM scope ORDER BY source_id, name"
+                        "SELECT source_id, name, state, rows, read_at, whole_at, gaps, error FROM scope"
+                        " ORDER BY source_id, name"
                     )
                 ]
             finally:
                 db.row_factory = None
         for row in (*found, *scopes):
-            for column in ("error", "held"):
+            for column in ("error", "held", "gaps"):
                 if column in row:
                     row[column] = orjson.loads(row[column] or "null")
+        by_source: dict[int, list[dict[str, Any]]] = {}
+        for scope in scopes:
+            by_source.setdefault(scope["source_id"], []).append(scope)
         for source in found:
-            source["scopes"] = [s for s in scopes if s["source_id"] == source["id"]]
+            source["scopes"] = by_source.get(source["id"], [])
         return found
 
     def counts(self) -> dict[str, list[tuple[Any, ...]]]:

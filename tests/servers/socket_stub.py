@@ -167,13 +167,24 @@ def source(name: str, state: str = "ok", **more: Any) -> dict[str, Any]:
         "age": 10,
         "stale": False,
         "rows": 42,
+        "gaps": [],
         "failures": 0,
         "error": None,
         "held": None,
         "interval": 900.0,
         "stale_after": 3600.0,
         "scopes": [
-            {"name": "all", "state": "ok", "rows": 42, "seen_at": MOMENT, "age": 10, "stale": False, "error": None}
+            {
+                "name": "all",
+                "state": "ok",
+                "rows": 42,
+                "seen_at": MOMENT,
+                "age": 10,
+                "stale": False,
+                "whole_at": MOMENT,
+                "gaps": [],
+                "error": None,
+            }
         ],
         **more,
     }
