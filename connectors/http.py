@@ -7,6 +7,7 @@ credentials go to one origin only: redirects are not followed, and a link to ano
 from __future__ import annotations
 
 import email.utils
+import importlib
 import re
 import ssl
 import threading
@@ -52,7 +53,8 @@ class Api:
     `headers` go with every request: credentials among them. `told` makes a sentence of an error's document, for
     messages. `meant` is asked first what an error means: it is given the place, the status and the sentence, and
     returns None where they mean the usual. `wait` tells how many seconds the headers of a 429 ask for. `send` makes
-    the requests, in place of a client of ours: for vendors whose own client is worth having.
+    the requests, in place of a client of ours: for vendors whose own client is worth having. `library` is what that
+    raises the failures of: httpx2, or its elder, httpx.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Api:
         meant: Callable[[str, int, str], ConnectorError | None] | None = None,
         wait: Callable[[Mapping[str, str]], float | None] | None = None,
         send: Send | None = None,
+        library: str = "httpx2",
     ) -> None:
         self.base = base.rstrip("/") + "/"
         self._options = options
@@ -75,6 +78,7 @@ class Api:
         self._meant = meant
         self._wait = wait or retry_after
         self._send = send or self._through_ours
+        self._library = library
         self._opening = threading.Lock()
         self._opened: httpx2.Client | None = None
 
@@ -111,7 +115,7 @@ class Api:
         headers = {**self._headers, **request.get("headers", {})}
         for value in headers.values():
             check_sendable(value, self._credentials)
-        with failures(place, self._options):
+        with failures(place, self._options, self._library):
             status, answered, body = self._send(method, url, **{**request, "headers": headers})
         if 200 <= status < 300:
             return Answer(parse_json(place, body), answered)
@@ -260,17 +264,17 @@ def _sentence_of(document: Any) -> str:
 
 
 @contextmanager
-def failures(place: str, options: HttpOptions) -> Iterator[None]:
-    """Turn what httpx2 raises into our errors; `place` is said first in each."""
-    import httpx2
+def failures(place: str, options: HttpOptions, library: str = "httpx2") -> Iterator[None]:
+    """Turn what httpx2, or httpx, raises into our errors; `place` is said first in each."""
+    http: Any = importlib.import_module(library)
 
     try:
         yield
-    except httpx2.TimeoutException as error:
+    except http.TimeoutException as error:
         raise Unreachable(f"{place}: no answer in {options.timeout:g} s") from error
-    except httpx2.ProxyError as error:
+    except http.ProxyError as error:
         raise Unreachable(f"{place}: the proxy refuses: {error}", remedy="check `proxy`") from error
-    except httpx2.ConnectError as error:
+    except http.ConnectError as error:
         if "SSL" in str(error).upper() or "CERTIFICATE" in str(error).upper():
             raise Unreachable(
                 f"{place}: TLS failed: {error}",
@@ -279,9 +283,9 @@ def failures(place: str, options: HttpOptions) -> Iterator[None]:
         raise Unreachable(
             f"{place}: cannot connect: {error}", remedy="check `endpoint`, the network, and `proxy`"
         ) from error
-    except (httpx2.RemoteProtocolError, httpx2.DecodingError) as error:
+    except (http.RemoteProtocolError, http.DecodingError) as error:
         raise ServerFault(f"{place}: the answer is cut short, or is not HTTP: {one_line(str(error))}") from error
-    except httpx2.InvalidURL as error:
+    except http.InvalidURL as error:
         raise BadData(f"{place}: a link that is no URL: {one_line(str(error))}") from error
-    except httpx2.TransportError as error:
+    except http.TransportError as error:
         raise Unreachable(f"{place}: the connection broke ({type(error).__name__})") from error
