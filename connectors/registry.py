@@ -33,6 +33,7 @@ INTEGRATIONS: Mapping[str, Entry] = {
 DIRECTORIES: Mapping[str, Entry] = {
     "okta": Entry("connectors.okta:Okta", sdk=("okta", "aiohttp")),
     "ldap": Entry("connectors.ldap:Ldap", sdk=("ldap3",)),
+    "pagerduty": Entry("connectors.pagerduty:PagerDuty", sdk=("pagerduty", "httpx2")),
     "file": Entry("connectors.file:PrincipalFile"),
 }
 
