@@ -26,7 +26,8 @@ from connectors.errors import (
     Unauthenticated,
     Unreachable,
 )
-from connectors.okta import DIRECTORY, ROLES, Okta, OktaOptions
+from connectors.okta import DIRECTORY, ROLES, Okta
+from connectors.okta_options import OktaOptions
 from connectors.values import Kind, Members, Principal, Record, Ref
 from tests.servers.okta import EVERYONE, Answer, OktaServer
 
@@ -230,6 +231,7 @@ def test_a_list_that_shows_nothing_hides_everything(server: OktaServer, connect:
         ("read groups", True),
         ("read custom roles", True),
         ("read users with roles", True),
+        ("read the System Log", True),
     ]
 
 
@@ -320,12 +322,12 @@ def test_nothing_is_read_that_owns_nothing(server: OktaServer, connect: Reader) 
     connector = connect(server)
     connector.kinds = frozenset({Kind.USER, Kind.GROUP})
     assert connector.scopes() == [DIRECTORY]
-    assert [c.what for c in connector.check()] == ["read users", "read groups"]
+    assert [c.what for c in connector.check()] == ["read users", "read groups", "read the System Log"]
     connector = connect(server)
     connector.kinds = frozenset({Kind.USER})
     server.requests.clear()
     assert users_in(list(connector.read(DIRECTORY))) == [ADA, BO, CHI]
-    assert {path.partition("?")[0] for _, path in server.requests} == {"/api/v1/users"}
+    assert {path.partition("?")[0] for _, path in server.requests} == {"/api/v1/users", "/api/v1/logs"}
     connector.kinds = frozenset({Kind.USER, Kind.ROLE})
     assert connector.scopes() == [DIRECTORY, ROLES]
     assert members_of(list(connector.read(DIRECTORY)), PAYMENTS) == [ADA, BO, CHI]
@@ -339,7 +341,7 @@ def test_pages_are_as_large_as_okta_recommends(connect: Reader) -> None:
         connector = connect(server)
         connector.kinds = frozenset({Kind.USER})
         assert len(users_in(list(connector.read(DIRECTORY)))) == 450
-        assert len(server.requests) == 3
+        assert len([path for _, path in server.requests if path.startswith("/api/v1/users?")]) == 3
 
 
 # ── who may read ──
@@ -598,7 +600,7 @@ def oauth(folder: Path, key: str, **more: Any) -> dict[str, Any]:
 def test_an_app_with_a_private_key_reads_all(
     server: OktaServer, connect: Reader, tmp_path: Path, keys: tuple[str, str], form: str
 ) -> None:
-    """The key signs for an access token, which the server verifies; one for each scope, and none is asked for twice."""
+    """The key signs for an access token, which the server verifies; one for each set of scopes, none twice."""
     from jwcrypto.jwk import JWK
 
     private, public = keys
@@ -607,7 +609,7 @@ def test_an_app_with_a_private_key_reads_all(
     connector = connect(server, **oauth(tmp_path, key))
     assert users_in(list(connector.read(DIRECTORY))) == [ADA, BO, CHI]
     assert members_of(list(connector.read(ROLES)), "SUPER_ADMIN") == [BO, PAYMENTS]
-    assert [path for method, path in server.requests if method == "POST"] == ["/oauth2/v1/token"] * 2
+    assert [path for method, path in server.requests if method == "POST"] == ["/oauth2/v1/token"] * 3
     assert all(a.startswith("Bearer ") for a in server.authorizations if a)
     assert all(c.ok for c in connector.check())
 

@@ -2,7 +2,7 @@
 
 Built from Okta's published reference (developer.okta.com, OpenAPI 5.1.0; the same text is in the `okta` SDK's docs):
 User (listUsers), Group (listGroups, listGroupUsers), RoleAssignmentAUser (listUsersWithRoleAssignments,
-listAssignedRolesForUser), RoleAssignmentBGroup (listGroupAssignedRoles), RoleECustom (listRoles); "Core Okta API"
+listAssignedRolesForUser), RoleAssignmentBGroup (listGroupAssignedRoles), RoleECustom (listRoles), SystemLog (listLogEvents) with "System Log query" and "Event types"; "Core Okta API"
 (Link headers, one for `self` and one for `next`, with opaque `after` cursors; HTTP errors), "Error codes", "Rate limit
 best practices" (the X-Rate-Limit headers), "Implement OAuth for Okta with a service app" (the token endpoint).
 
@@ -123,9 +123,9 @@ class OktaServer:
         self.clock = 1_795_000_000.0
         self.limit = 1_000_000
         """Requests a minute and bucket."""
-        self.permissions = {"okta.users.read", "okta.groups.read", "okta.iam.read"}
+        self.permissions = {"okta.users.read", "okta.groups.read", "okta.iam.read", "okta.logs.read"}
         """Of the administrator whose login is used."""
-        self.granted = {"okta.users.read", "okta.groups.read", "okta.roles.read"}
+        self.granted = {"okta.users.read", "okta.groups.read", "okta.roles.read", "okta.logs.read"}
         """API scopes granted to the OAuth app."""
         self.token_life = 3600
         """Seconds that an access token of an OAuth app lives."""
@@ -139,11 +139,18 @@ class OktaServer:
         """Method and path with query of every request."""
         self.authorizations: list[str] = []
         self.throttled = 0
+        self.most_at_once = 0
+        """The most requests that were answered at the same time."""
+        self.gather = 1
+        """Answers wait until this many requests are there, or a moment has passed."""
         self._users: dict[str, dict[str, Any]] = {}
         self._groups: dict[str, dict[str, Any]] = {}
         self._members: dict[str, set[str]] = {}
         self._custom_roles: dict[str, dict[str, Any]] = {}
         self._assignments: list[dict[str, Any]] = []
+        self._log: list[dict[str, Any]] = []
+        self._here = 0
+        self._arrived = threading.Condition()
         self._broken: dict[tuple[str, int], Answer] = {}
         self._used: dict[tuple[str, int], int] = {}
         self._issued: dict[str, set[str]] = {}
@@ -172,7 +179,7 @@ class OktaServer:
             self._users[id_] = {
                 "id": id_,
                 "status": status,
-                "created": "2015-01-07T01:52:51.000Z",
+                "created": self._now(),
                 "activated": None,
                 "statusChanged": None,
                 "lastLogin": None,
@@ -183,6 +190,7 @@ class OktaServer:
                 "credentials": {"provider": {"type": "OKTA", "name": "OKTA"}},
             }
             self._members[EVERYONE].add(id_)
+            self._groups[EVERYONE]["lastMembershipUpdated"] = self._now()
         return id_
 
     def update_user(self, id_: str, status: str | None = None, **profile: Any) -> None:
@@ -196,8 +204,9 @@ class OktaServer:
             user["lastUpdated"] = self._now()
 
     def delete_user(self, id_: str) -> None:
-        """Delete a user, with memberships and roles."""
+        """Delete a user, with memberships and roles. Of it all, only the System Log tells."""
         with self._lock:
+            self.log("user.lifecycle.delete.completed", "User", id_, self._users[id_]["profile"]["login"])
             del self._users[id_]
             for members in self._members.values():
                 members.discard(id_)
@@ -208,7 +217,7 @@ class OktaServer:
         with self._lock:
             self._groups[id_] = {
                 "id": id_,
-                "created": "2015-02-06T10:11:28.000Z",
+                "created": self._now(),
                 "lastUpdated": self._now(),
                 "lastMembershipUpdated": self._now(),
                 "objectClass": ["okta:user_group"],
@@ -225,8 +234,9 @@ class OktaServer:
             self._groups[id_]["lastUpdated"] = self._now()
 
     def delete_group(self, id_: str) -> None:
-        """Delete a group, with memberships and roles."""
+        """Delete a group, with memberships and roles. Only the System Log tells."""
         with self._lock:
+            self.log("group.lifecycle.delete", "UserGroup", id_, self._groups[id_]["profile"]["name"])
             del self._groups[id_], self._members[id_]
             self._assignments = [a for a in self._assignments if a["holder"] != ("groups", id_)]
 
@@ -264,6 +274,27 @@ class OktaServer:
         holder = ("users", user) if user else ("groups", group)
         with self._lock:
             self._assignments = [a for a in self._assignments if (a["holder"], a["role"]) != (holder, role)]
+
+    def log(self, event: str, type_: str, id_: str, name: str) -> None:
+        """Add an event to the System Log, about one object of `type_` (User, UserGroup)."""
+        actor = {"id": "00uAdmin000000000000", "type": "User", "alternateId": "admin@acme.example"}
+        target = {"id": id_, "type": type_, "alternateId": name, "displayName": name, "detailEntry": None}
+        self._log.append(
+            {
+                "actor": actor,
+                "eventType": event,
+                "outcome": {"result": "SUCCESS", "reason": None},
+                "published": self._now(),
+                "severity": "INFO",
+                "target": [target],
+                "uuid": f"{len(self._log):08}-0000-11ee-8000-000000000000",
+                "version": "0",
+            }
+        )
+
+    def revoke_access_tokens(self) -> None:
+        """End every access token that was given to an OAuth app, whatever is left of its time."""
+        self._issued.clear()
 
     # ── faults ──
 
@@ -341,6 +372,7 @@ class OktaServer:
         path, _, query = request.path.partition("?")
         self.requests.append((request.command, request.path))
         self.authorizations.append(request.headers.get("Authorization", ""))
+        self._meet()
         headers: dict[str, str] = {}
         links: list[str] = []
         answer = None
@@ -386,6 +418,15 @@ class OktaServer:
             data = data[: len(data) * 2 // 3]
             request.close_connection = True
         request.wfile.write(data)
+
+    def _meet(self) -> None:
+        """Wait for other requests that are on their way, to see how many come at the same time."""
+        with self._arrived:
+            self._here += 1
+            self.most_at_once = max(self.most_at_once, self._here)
+            self._arrived.notify_all()
+            self._arrived.wait_for(lambda: self.most_at_once >= self.gather, timeout=0.05 if self.gather > 1 else 0)
+            self._here -= 1
 
     def _broken_answer(self, path: str, page: int) -> Answer | None:
         answer = self._broken.get((path, page))
@@ -477,7 +518,7 @@ class OktaServer:
                     keep = _filter(query["filter"], USER_FILTERS)
                     rows = [r for r in rows if keep(r)]
                 elif "search" in query:
-                    keep = _filter(query["search"], USER_FILTERS | {"created"})
+                    keep = _filter(query["search"], USER_FILTERS | {"created", "profile.employeeNumber"}, fold=True)
                     rows = [r for r in rows if keep(r)]
                 else:
                     rows = [r for r in rows if r["status"] != "DEPROVISIONED"]
@@ -510,6 +551,9 @@ class OktaServer:
                         if a["holder"][0] == "groups" and holder in self._members[a["holder"][1]]
                     ]
                 return [self._assignment(a) for a in via], [], 1
+            case ["logs"]:
+                need("okta.logs.read")
+                return self._logs(path, query)
             case ["iam", "assignees", "users"]:
                 need("okta.iam.read")
                 ids = sorted({a["holder"][1] for a in self._assignments if a["holder"][0] == "users"})
@@ -519,6 +563,20 @@ class OktaServer:
                 need("okta.iam.read")
                 return self._in_body("roles", path, [r for _, r in sorted(self._custom_roles.items())], query)
         raise OktaProblem("E0000008")
+
+    def _logs(self, path: str, query: dict[str, str]) -> tuple[Any, list[str], int]:
+        """Bounded queries end; those without `until` poll: they always link to a next page, however empty."""
+        rows = [{"id": event["uuid"], **event} for event in self._log]
+        for name, holds in (("since", operators.ge), ("until", operators.lt)):
+            if name in query:
+                rows = [r for r in rows if holds(r["published"], query[name])]
+        if "filter" in query:
+            rows = list(filter(_filter(query["filter"], {"eventType", "target.id"}), rows))
+        page, links, number = self._paged(path, rows, query, {"since", "until", "filter", "sortOrder"}, most=1000)
+        if "until" not in query and not any("next" in link for link in links):
+            last = page[-1]["id"] if page else query.get("after", "")
+            links.append(_link(f"{self.url}{path}?after={quote(_cursor(last))}", "next"))
+        return [{k: v for k, v in event.items() if k != "id"} for event in page], links, number
 
     def _user(self, user: dict[str, Any], *, slim: bool) -> dict[str, Any]:
         row = {**user, "_links": {"self": {"href": f"{self.url}/api/v1/users/{user['id']}"}}}
@@ -606,8 +664,11 @@ def _timestamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
 
 
-def _filter(expression: str, properties: set[str]) -> Callable[[dict[str, Any]], bool]:
-    """Clauses `property operator "value"`, joined by `and` or by `or`; only dates have an order. E0000031 for others."""
+def _filter(expression: str, properties: set[str], *, fold: bool = False) -> Callable[[dict[str, Any]], bool]:
+    """Clauses `property operator "value"`, joined by `and` or by `or`; only dates have an order. E0000031 for others.
+
+    With `fold`, as `search` does, case does not count.
+    """
     joiner = re.search(r'"\s+(and|or)\s+', expression)
     texts = re.split(r"(?<=\")\s+(?:and|or)\s+", expression)
     if joiner and len(re.findall(rf'"\s+(?!{joiner[1]})(?:and|or)\s+', expression)):
@@ -629,6 +690,8 @@ def _filter(expression: str, properties: set[str]) -> Callable[[dict[str, Any]],
             found = found.get(key)
         if found is None:
             return False
+        if fold:
+            found, value = str(found).lower(), value.lower()
         return bool(getattr(operators, operator)(found, value))
 
     join = any if joiner and joiner[1] == "or" else all
