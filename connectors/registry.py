@@ -34,6 +34,9 @@ DIRECTORIES: Mapping[str, Entry] = {
     "okta": Entry("connectors.okta:Okta", sdk=("okta", "aiohttp")),
     "ldap": Entry("connectors.ldap:Ldap", sdk=("ldap3",)),
     "pagerduty": Entry("connectors.pagerduty:PagerDuty", sdk=("pagerduty", "httpx2")),
+    "opsgenie": Entry("connectors.opsgenie:Opsgenie", sdk=("httpx2",)),
+    "splunk_oncall": Entry("connectors.splunk_oncall:SplunkOnCall", sdk=("httpx2",)),
+    "zenduty": Entry("connectors.zenduty:Zenduty", sdk=("httpx2",)),
     "file": Entry("connectors.file:PrincipalFile"),
 }
 
