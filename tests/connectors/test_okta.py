@@ -6,7 +6,9 @@ import asyncio
 import json
 import logging
 import socket
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +24,15 @@ from connectors.errors import (
     Incomplete,
     Misconfigured,
     ServerFault,
+    StaleBookmark,
     Throttled,
     Unauthenticated,
     Unreachable,
 )
 from connectors.okta import DIRECTORY, ROLES, Okta
 from connectors.okta_options import OktaOptions
-from connectors.values import Kind, Members, Principal, Record, Ref
+from connectors.pace import Pace
+from connectors.values import Bookmark, Change, Gap, Gone, Kind, Left, Members, Principal, Record, Ref
 from tests.servers.okta import EVERYONE, Answer, OktaServer
 
 ADA, BO, CHI = "00u00000000000000001", "00u00000000000000002", "00u00000000000000003"
@@ -89,11 +93,11 @@ def connect(tmp_path: Path) -> Iterator[Reader]:
         connector.close()
 
 
-def users_in(records: list[Record]) -> list[str]:
+def users_in(records: Sequence[Change]) -> list[str]:
     return [r.id for r in records if isinstance(r, Principal) and r.kind is Kind.USER]
 
 
-def members_of(records: list[Record], group: str) -> list[str]:
+def members_of(records: Sequence[Change], group: str) -> list[str]:
     return [m.id for r in records if isinstance(r, Members) and r.group.id == group for m in r.members]
 
 
@@ -519,6 +523,487 @@ def test_what_others_use_is_heeded(server: OktaServer, connect: Reader, sleeps: 
         assert sleeps == [pytest.approx(waits, abs=5)]
 
 
+@pytest.mark.parametrize(("share", "most"), [(0.25, 10), (0.5, 20), (1, 40)])
+def test_the_share_is_what_the_option_says(
+    connect: Reader, monkeypatch: pytest.MonkeyPatch, share: float, most: int
+) -> None:
+    """Also when several requests go out at the same time."""
+    with OktaServer() as server:
+        server.add_user(ADA, "ada@acme.example")
+        for n in range(90):
+            server.add_group(f"00g{n:017}", f"group {n}")
+        server.limit = 40
+        monkeypatch.setattr(connectors.retry, "sleep", server.advance)
+        records = list(connect(server, rate_share=share).read(DIRECTORY))
+        assert len([r for r in records if isinstance(r, Members)]) == 91
+        assert server.throttled == 0
+        assert max(server._used.values()) == most
+
+
+@pytest.mark.parametrize("share", [0, -0.5, 1.01, "half", float("nan")])
+def test_a_share_that_is_none_is_refused(share: object) -> None:
+    """Above nothing, at most all."""
+    with pytest.raises(ValidationError, match="rate_share"):
+        OktaOptions.model_validate({"org_url": "https://acme.okta.com", "token": TOKEN, "rate_share": share})
+
+
+def test_a_window_that_has_told_nothing_is_tried_by_one(sleeps: list[float]) -> None:
+    """Of a limit that is not known, no more than one request is risked; where there is none, all may go."""
+    pace = Pace(0.5)
+    assert pace.keep("a", 8) == 1
+    pace.untold("a")
+    assert pace.keep("a", 8) == 8
+    assert pace.keep("b", 8) == 1
+    pace.count("b", limit=20, remaining=19, ends=60, wait=30)
+    assert pace.keep("b", 20) == 9
+    pace.count("b", limit=20, remaining=4, ends=60, wait=30)
+    assert pace.keep("b", 8) == 2
+    pace.untold("b")
+    assert pace.keep("b", 8) == 2
+    pace.count("b", limit=20, remaining=2, ends=60, wait=30)
+    assert sleeps == []
+    assert pace.keep("b", 8) == 1
+    assert sleeps == [pytest.approx(30, abs=5)]
+
+
+def test_an_answer_of_the_window_before_counts_for_nothing(sleeps: list[float]) -> None:
+    """Answers to requests that went out together may come over the end of a window."""
+    pace = Pace(1)
+    pace.count("a", limit=10, remaining=9, ends=120, wait=60)
+    pace.count("a", limit=10, remaining=0, ends=60, wait=0)
+    assert pace.keep("a", 20) == 9
+    assert sleeps == []
+
+
+# ── side by side ──
+
+
+def test_several_groups_members_are_read_at_the_same_time(connect: Reader) -> None:
+    """Eight at once, never more, and each group gets its own members, over one page or many."""
+    with OktaServer(page=2) as server:
+        users = [server.add_user(f"00u{n:017}", f"user{n}@acme.example") for n in range(9)]
+        inside = {server.add_group(f"00g{n:017}", f"group {n}"): users[: n % 10] for n in range(30)}
+        for group, members in inside.items():
+            server.add_member(group, *members)
+        server.gather = 8
+        records = list(connect(server).read(DIRECTORY))
+        assert server.most_at_once == 8
+        assert {group: members_of(records, group) for group in inside} == inside
+        assert members_of(records, EVERYONE) == users
+        groups = [r.id for r in records if isinstance(r, Principal) and r.kind is Kind.GROUP]
+        assert groups == [*inside, EVERYONE]
+
+
+def test_only_what_fails_is_asked_again(connect: Reader, sleeps: list[float]) -> None:
+    """Of several requests at once, two are throttled: one wait for both, and the others' answers are kept."""
+    with OktaServer() as server:
+        server.add_user(ADA, "ada@acme.example")
+        ids = [server.add_group(f"00g{n:017}", f"group {n}") for n in range(9)]
+        reset = limits(server, limit=600, remaining=0, seconds=7)
+        with (
+            server.broken(f"/api/v1/groups/{ids[3]}/users", 1, Answer.error("E0000047", headers=reset, times=1)),
+            server.broken(f"/api/v1/groups/{ids[5]}/users", 1, Answer(429, times=1)),
+        ):
+            records = list(connect(server).read(DIRECTORY))
+        assert len([r for r in records if isinstance(r, Members)]) == 10
+        asked = Counter(path.partition("?")[0] for _, path in server.requests if path.endswith("/users?limit=200"))
+        assert {path.split("/")[4]: n for path, n in asked.items() if n > 1} == {ids[3]: 2, ids[5]: 2}
+        assert sleeps == [8.0]
+
+
+def test_of_several_failures_the_one_that_lasts_is_told(connect: Reader, sleeps: list[float]) -> None:
+    """No retry helps against a refusal, whatever else would be worth one."""
+    with OktaServer() as server:
+        server.add_user(ADA, "ada@acme.example")
+        ids = [server.add_group(f"00g{n:017}", f"group {n}") for n in range(9)]
+        with (
+            server.broken(f"/api/v1/groups/{ids[3]}/users", 1, Answer(503)),
+            server.broken(f"/api/v1/groups/{ids[5]}/users", 1, Answer.error("E0000006")),
+            pytest.raises(Forbidden, match=f"members of group {ids[5]}"),
+        ):
+            list(connect(server).read(DIRECTORY))
+        assert sleeps == []
+
+
+# ── managers ──
+
+
+CHIEF, HEAD, TWIN = "00uChief000000000000", "00uHead0000000000000", "00uTwin0000000000000"
+MANAGED: list[tuple[str, str | None]] = [
+    # what managerId holds, and whom that means
+    (CHIEF, CHIEF),
+    ("chief", CHIEF),
+    ("chief@acme.example", CHIEF),
+    ("0042", CHIEF),
+    ("部長@acme.example", HEAD),
+    ("Chief", None),  # not to the letter
+    ("42", None),
+    ("chief@home.example", None),  # a secondEmail: users set it themselves
+    ("Chief Officer", None),  # a display name
+    ("4711", None),  # two users'
+    ("nobody@acme.example", None),
+    ('a" or profile.login eq "chief', None),
+    ("a\\", None),
+    ("x" * 5000, None),
+    ("", None),
+]
+
+
+def managed(server: OktaServer) -> dict[str, str | None]:
+    server.add_user(CHIEF, "chief", email="chief@acme.example", employeeNumber="0042", displayName="Chief Officer")
+    server.update_user(CHIEF, secondEmail="chief@home.example")
+    server.add_user(HEAD, "部長@acme.example", employeeNumber="4711")
+    server.add_user(TWIN, "twin@acme.example", "DEPROVISIONED", employeeNumber="4711")
+    return {
+        server.add_user(f"00u{n:017}", f"user{n}@acme.example", managerId=told): manager
+        for n, (told, manager) in enumerate(MANAGED)
+    }
+
+
+def managers_in(records: Iterable[Change]) -> dict[str, str | None]:
+    return {r.id: r.manager for r in records if isinstance(r, Principal) and r.kind is Kind.USER}
+
+
+def test_managers_are_found_by_what_is_one_users_alone(connect: Reader) -> None:
+    """Whatever the personnel system puts into managerId; in doubt there is none. The same when changes are read."""
+    with OktaServer() as server:
+        expected = managed(server)
+        records = list(connect(server).read(DIRECTORY))
+        found = managers_in(records)
+        assert {id_: found[id_] for id_ in expected} == expected
+        assert len(found) == len(expected) + 3
+        changes = list(connect(server).changes(DIRECTORY, bookmark_of(records)))
+        assert managers_in(changes) == found
+        searches = [path for _, path in server.requests if "search=" in path]
+        assert len(searches) == 2  # for ten names
+
+
+def test_a_manager_is_looked_up_once_for_all_reports_of_a_page(connect: Reader) -> None:
+    """What is asked grows with the managers, not with their reports."""
+    with OktaServer() as server:
+        server.add_user(CHIEF, "chief")
+        for n in range(150):
+            server.add_user(f"00u{n:017}", f"user{n}@acme.example", managerId="chief")
+        changes = list(connect(server).changes(DIRECTORY, ago(server, 60)))
+        assert set(managers_in(changes).values()) == {CHIEF, None}
+        assert len([path for _, path in server.requests if "search=" in path]) == 1
+
+
+# ── what has changed ──
+
+
+def ago(server: OktaServer, seconds: float) -> str:
+    """A bookmark of that long ago, by the server's clock."""
+    return datetime.fromtimestamp(server.clock - seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+
+
+def bookmark_of(records: Iterable[Change]) -> str:
+    """The bookmark that counts: the last."""
+    return [r for r in records if isinstance(r, Bookmark)][-1].token
+
+
+def whole(connector: Okta, _server: OktaServer) -> Iterator[Change]:
+    return iter(connector.read(DIRECTORY))
+
+
+def changes_of_a_minute(connector: Okta, server: OktaServer) -> Iterator[Change]:
+    return connector.changes(DIRECTORY, ago(server, 60))
+
+
+READINGS = [whole, changes_of_a_minute]
+
+
+def paths(server: OktaServer) -> list[str]:
+    """What was asked since the last time, without queries."""
+    found = [path.partition("?")[0].removeprefix("/api/v1/") for _, path in server.requests]
+    server.requests.clear()
+    return found
+
+
+def settled(server: OktaServer, connector: Okta) -> str:
+    """Read whole an hour after the last change: where changes go on from."""
+    server.advance(3600)
+    token = bookmark_of(connector.read(DIRECTORY))
+    server.advance(3600)
+    server.requests.clear()
+    return token
+
+
+def test_a_change_of_one_membership_costs_the_same_in_any_directory(connect: Reader) -> None:
+    """Four requests, in an org of five groups as in one of five hundred."""
+    costs = []
+    for groups in (5, 500):
+        with OktaServer() as server:
+            users = [server.add_user(f"00u{n:017}", f"user{n}@acme.example") for n in range(20)]
+            for n in range(groups):
+                server.add_member(server.add_group(f"00g{n:017}", f"group {n}"), *users)
+            connector = connect(server)
+            since = settled(server, connector)
+            server.remove_member(f"00g{3:017}", users[7])
+            changes = list(connector.changes(DIRECTORY, since))
+            assert members_of(changes, f"00g{3:017}") == [*users[:7], *users[8:]]
+            assert Left(Ref(Kind.GROUP, f"00g{3:017}")) in changes
+            assert len([c for c in changes if isinstance(c, Principal)]) == 1
+            costs.append(paths(server))
+    assert costs[0] == costs[1] == ["users", "groups", f"groups/00g{3:017}/users", "logs"]
+
+
+def test_a_joiner_does_not_have_everyone_read_again(connect: Reader) -> None:
+    """Everyone moves with every new user and holds them all; only the new one is told."""
+    with OktaServer(page=1) as server:
+        for n in range(20):
+            server.add_user(f"00u{n:017}", f"user{n}@acme.example")
+        connector = connect(server)
+        since = settled(server, connector)
+        server.add_user(ADA[:-1] + "x", "ada@acme.example")
+        changes = list(connector.changes(DIRECTORY, since))
+        assert members_of(changes, EVERYONE) == [ADA[:-1] + "x"]
+        assert not any(isinstance(c, Left) for c in changes)
+        assert paths(server) == ["users", "groups", "logs"]
+
+
+def test_a_renamed_group_is_not_read_again(server: OktaServer, connect: Reader) -> None:
+    """Its members have not moved."""
+    connector = connect(server)
+    since = settled(server, connector)
+    server.update_group(PAYMENTS, name="Billing")
+    changes = list(connector.changes(DIRECTORY, since))
+    assert [c for c in changes if not isinstance(c, Bookmark)] == [Principal(Kind.GROUP, PAYMENTS, "Billing")]
+    assert paths(server) == ["users", "groups", "logs"]
+
+
+@pytest.mark.parametrize("status", ["SUSPENDED", "DEPROVISIONED", "STAGED"])
+def test_a_user_who_may_no_longer_act_is_told(server: OktaServer, connect: Reader, status: str) -> None:
+    """Suspended, deactivated: with the next poll, though still in the groups."""
+    connector = connect(server)
+    since = settled(server, connector)
+    server.update_user(BO, status)
+    told = [c for c in connector.changes(DIRECTORY, since) if isinstance(c, Principal)]
+    assert [(c.id, c.active) for c in told] == [(BO, False)]
+
+
+def test_what_is_gone_is_told_once_its_list_confirms_it(server: OktaServer, connect: Reader) -> None:
+    """The System Log says where to look: users, groups, imported groups; over several pages; and no other event."""
+    connector = connect(server)
+    since = settled(server, connector)
+    server.delete_user(BO)
+    server.delete_group(STORAGE)
+    server.log("group.lifecycle.delete", "UserGroup", PAYMENTS, "still there")
+    server.log("system.import.group.delete", "UserGroup", "00gImported000000000", "imported")
+    server.log("user.lifecycle.create", "User", "00uNever000000000000", "another event")
+    server.log("user.lifecycle.delete.completed", "AppUser", "0ua00000000000000000", "no principal")
+    changes = list(connector.changes(DIRECTORY, since))
+    gone = [c.what for c in changes if isinstance(c, Gone)]
+    assert gone == [
+        Ref(Kind.USER, BO),
+        Ref(Kind.GROUP, STORAGE),
+        Ref(Kind.GROUP, "00gImported000000000"),
+    ]
+    assert paths(server) == ["users", "groups", *["logs"] * 5, "users", "groups"]
+    assert not any(isinstance(c, Gap) for c in changes)
+
+
+def test_many_deletions_are_confirmed_together(connect: Reader) -> None:
+    """Forty a request."""
+    with OktaServer() as server:
+        users = [server.add_user(f"00u{n:017}", f"user{n}@acme.example") for n in range(101)]
+        connector = connect(server)
+        since = settled(server, connector)
+        for user in users[:100]:
+            server.delete_user(user)
+        assert len([c for c in connector.changes(DIRECTORY, since) if isinstance(c, Gone)]) == 100
+        assert paths(server) == ["users", "groups", "logs", "users", "users", "users"]
+
+
+def test_an_empty_page_ends_the_log(server: OktaServer, connect: Reader) -> None:
+    """A log that always links to a next page, as it does to those who poll it, is not read for ever."""
+    link = {"Link": '<https://x.example/api/v1/logs?after=more>; rel="next"'}
+    connector = connect(server)
+    since = settled(server, connector)
+    with server.broken("/api/v1/logs", 1, Answer(200, b"[]", link)):
+        assert bookmark_of(connector.changes(DIRECTORY, since))
+    assert paths(server) == ["users", "groups", "logs"]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {},
+        {"target": None},
+        {"target": ["x"]},
+        {"target": [{"type": "UserGroup"}]},
+        {"target": [{"type": "UserGroup", "id": 7}]},
+        {"target": [{"type": "UserGroup", "id": 'x" or id eq "y'}]},
+    ],
+)
+def test_a_deletion_of_nothing_is_an_error(server: OktaServer, connect: Reader, event: dict[str, Any]) -> None:
+    """An event that cannot be understood is not passed over, and not sent on."""
+    connector = connect(server)
+    since = settled(server, connector)
+    body = json.dumps([event]).encode()
+    with server.broken("/api/v1/logs", 1, Answer(200, body)), pytest.raises(BadData, match="System Log"):
+        list(connector.changes(DIRECTORY, since))
+
+
+def test_without_the_log_deletions_wait_and_it_is_said(server: OktaServer, connect: Reader) -> None:
+    """A permission for an optional part: a gap with its remedy, in a whole read, in changes, and in check."""
+    server.permissions.remove("okta.logs.read")
+    connector = connect(server)
+    whole = list(connector.read(DIRECTORY))
+    changes = list(connector.changes(DIRECTORY, bookmark_of(whole)))
+    gaps = [r for r in (*whole, *changes) if isinstance(r, Gap)]
+    assert [g.code for g in gaps] == ["deletions_late"] * 2
+    assert "until the next whole read" in gaps[0].message
+    assert "Report Administrator" in gaps[0].remedy
+    assert "okta.logs.read" in gaps[0].remedy
+    assert gaps[0] == gaps[1]
+    assert [(c.what, c.ok, c.remedy) for c in connector.check()][-1] == ("read the System Log", True, gaps[0].remedy)
+
+
+def test_an_app_without_the_scope_for_the_log_has_the_gap(
+    server: OktaServer, connect: Reader, tmp_path: Path, keys: tuple[str, str]
+) -> None:
+    """A scope that is not granted refuses only the token that asks for it."""
+    server.clients["0oaService"] = keys[1]
+    server.granted.remove("okta.logs.read")
+    records = list(connect(server, **oauth(tmp_path, keys[0])).read(DIRECTORY))
+    assert [r.code for r in records if isinstance(r, Gap)] == ["deletions_late"]
+    assert users_in(records) == [ADA, BO, CHI]
+
+
+CHANGE_LISTS = [
+    ("/api/v1/users", 2),
+    ("/api/v1/groups", 2),
+    (f"/api/v1/groups/{PAYMENTS}/users", 3),
+    ("/api/v1/logs", 1),
+]
+
+
+@pytest.mark.parametrize(("path", "page"), CHANGE_LISTS, ids=[x[0].removeprefix("/api/v1/") for x in CHANGE_LISTS])
+def test_a_bad_page_of_any_list_fails_the_changes(server: OktaServer, connect: Reader, path: str, page: int) -> None:
+    """Each list, each way to fail: never fewer changes. But a log that may not be read is a gap."""
+    for answer, error in FAILURES:
+        if path.endswith("logs") and error is Forbidden:
+            continue
+        with server.broken(path, page, answer):
+            with pytest.raises(error, match=r"^127\.0\.0\.1:\d+: ") as caught:
+                list(connect(server).changes(DIRECTORY, ago(server, 60)))
+        assert type(caught.value) is error, answer
+
+
+def test_a_token_revoked_in_the_middle_fails_the_changes(server: OktaServer, connect: Reader) -> None:
+    """What was read is not the end; with a good token the same changes are told again."""
+    since = ago(server, 60)
+    changes = connect(server).changes(DIRECTORY, since)
+    next(changes)
+    right, server.token = server.token, "another"
+    with pytest.raises(Unauthenticated, match="E0000011"):
+        list(changes)
+    server.token = right
+    assert users_in(list(connect(server).changes(DIRECTORY, since))) == [ADA, BO, CHI]
+
+
+def test_a_group_deleted_while_changes_are_read_fails_them(server: OktaServer, connect: Reader) -> None:
+    """As in a whole read; the next run is right."""
+    since = ago(server, 60)
+    changes = connect(server).changes(DIRECTORY, since)
+    next(changes)
+    gone = server.broken(f"/api/v1/groups/{PAYMENTS}/users", 1, Answer.error("E0000007"))
+    with gone, pytest.raises(Incomplete, match=PAYMENTS):
+        list(changes)
+
+
+# ── bookmarks ──
+
+
+def test_a_bookmark_is_the_servers_time_before_the_first_page(server: OktaServer, connect: Reader) -> None:
+    """Less what a request may take and what the lists may lag; however long the rest takes, and whatever our clock says."""
+    begun = server.clock
+    for reading in READINGS:
+        records = reading(connect(server), server)
+        found = [next(records)]
+        server.advance(7000)
+        found += records
+        assert bookmark_of(found) == ago(server, server.clock - begun + 10 + 300)
+        begun = server.clock
+
+
+def test_what_changes_while_all_is_read_is_told_next(server: OktaServer, connect: Reader) -> None:
+    """A user renamed behind the reader, and a member who leaves a group that was read."""
+    connector = connect(server)
+    server.advance(3600)
+    records = connector.read(DIRECTORY)
+    found: list[Change] = [next(records)]
+    for record in records:
+        found.append(record)
+        if record == Members(Ref(Kind.GROUP, EVERYONE), (Ref(Kind.USER, CHI),)):  # Payments' last page came before
+            server.advance(1)
+            server.update_user(ADA, displayName="Ada L.")
+            server.remove_member(PAYMENTS, BO)
+    changes = list(connector.changes(DIRECTORY, bookmark_of(found)))
+    assert [c.name for c in changes if isinstance(c, Principal) and c.kind is Kind.USER] == ["Ada L."]
+    assert members_of(changes, PAYMENTS) == [ADA, CHI]
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "",
+        "nonsense",
+        "2026-13-01T00:00:00.000Z",
+        "2026-11-01",
+        '2026-11-01T00:00:00.000Z" or id eq "x',
+        "２０２６-11-01T00:00:00.000Z",
+        "2026-11-01T00:00:00.000Z\n",
+        "2026-11-01T00:00:00.000+01:00",
+    ],
+)
+def test_a_bookmark_that_is_none_is_stale_unsent(server: OktaServer, connect: Reader, token: str) -> None:
+    """Nothing of it reaches a filter."""
+    with pytest.raises(StaleBookmark):
+        list(connect(server).changes(DIRECTORY, token))
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(("seconds", "stale"), [(31 * 86400, True), (29 * 86400, False), (-5, True)])
+def test_a_bookmark_of_another_time_is_stale(server: OktaServer, connect: Reader, seconds: float, stale: bool) -> None:
+    """Older than a month, or after the server's now: an org that was put back."""
+    if not stale:
+        assert users_in(list(connect(server).changes(DIRECTORY, ago(server, seconds)))) == [ADA, BO, CHI]
+        return
+    with pytest.raises(StaleBookmark):
+        list(connect(server).changes(DIRECTORY, ago(server, seconds)))
+
+
+def test_a_server_without_a_clock_is_read_whole(server: OktaServer, connect: Reader) -> None:
+    """No Date, no bookmark: our clock is no substitute."""
+    server.dated = False
+    records = list(connect(server).read(DIRECTORY))
+    assert users_in(records) == [ADA, BO, CHI]
+    assert not any(isinstance(r, Bookmark) for r in records)
+    with pytest.raises(StaleBookmark):
+        list(connect(server).changes(DIRECTORY, ago(server, 60)))
+
+
+def test_roles_give_no_bookmark(server: OktaServer, connect: Reader) -> None:
+    """Nothing tells their changes: the scope is read whole each time."""
+    assert not any(isinstance(r, Bookmark) for r in connect(server).read(ROLES))
+    with pytest.raises(StaleBookmark):
+        list(connect(server).changes(ROLES, ago(server, 60)))
+
+
+def test_where_only_users_own_only_their_changes_are_read(server: OktaServer, connect: Reader) -> None:
+    """No groups, no members, and no word of deleted groups."""
+    connector = connect(server)
+    connector.kinds = frozenset({Kind.USER})
+    since = settled(server, connector)
+    server.delete_group(STORAGE)
+    server.delete_user(BO)
+    changes = list(connector.changes(DIRECTORY, since))
+    assert [c.what for c in changes if isinstance(c, Gone)] == [Ref(Kind.USER, BO)]
+    assert paths(server) == ["users", "logs", "logs", "users"]
+
+
 # ── the wire ──
 
 
@@ -623,6 +1108,37 @@ def test_an_access_token_that_ends_is_renewed(
     assert users_in(list(connect(server, **oauth(tmp_path, keys[0])).read(DIRECTORY))) == [ADA, BO, CHI]
     posts = [path for method, path in server.requests if method == "POST"]
     assert len(posts) == len(server.requests) / 2
+
+
+def test_access_tokens_that_are_revoked_are_renewed_once(
+    server: OktaServer, connect: Reader, tmp_path: Path, keys: tuple[str, str]
+) -> None:
+    """Revoked in the middle, whatever was left of its time; whole and changes. An app that is revoked itself is refused."""
+    server.clients["0oaService"] = keys[1]
+    for reading in READINGS:
+        records = reading(connect(server, **oauth(tmp_path, keys[0])), server)
+        found: list[Change] = [next(records)]
+        server.revoke_access_tokens()
+        found += records
+        assert users_in(found) == [ADA, BO, CHI]
+        assert members_of(found, PAYMENTS) == [ADA, BO, CHI]
+    records = connect(server, **oauth(tmp_path, keys[0])).read(DIRECTORY)
+    next(records)
+    server.revoke_access_tokens()
+    server.clients.clear()
+    with pytest.raises(Unauthenticated, match="invalid_client"):
+        list(records)
+
+
+def test_a_token_that_is_refused_when_new_is_unauthenticated(
+    server: OktaServer, connect: Reader, tmp_path: Path, keys: tuple[str, str]
+) -> None:
+    """It is renewed once, not for ever."""
+    server.clients["0oaService"] = keys[1]
+    connector = connect(server, **oauth(tmp_path, keys[0]))
+    with server.broken("/api/v1/users", 1, Answer.error("E0000011")), pytest.raises(Unauthenticated, match="E0000011"):
+        list(connector.read(DIRECTORY))
+    assert len(server.requests) == 4
 
 
 def test_an_app_without_the_roles_scope_reads_the_rest(

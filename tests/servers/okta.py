@@ -138,6 +138,8 @@ class OktaServer:
         self.requests: list[tuple[str, str]] = []
         """Method and path with query of every request."""
         self.authorizations: list[str] = []
+        self.dated = True
+        """Whether answers have a Date."""
         self.throttled = 0
         self.most_at_once = 0
         """The most requests that were answered at the same time."""
@@ -357,7 +359,7 @@ class OktaServer:
             do_POST = do_PUT = do_DELETE = do_GET
 
             def date_time_string(self, timestamp: float | None = None) -> str:
-                return formatdate(okta.clock, usegmt=True)
+                return formatdate(okta.clock, usegmt=True) if okta.dated else ""
 
             def log_message(self, *args: Any) -> None:
                 pass
@@ -513,7 +515,7 @@ class OktaServer:
         match parts:
             case ["users"]:
                 need("okta.users.read")
-                rows = [self._user(u, slim=slim) for _, u in sorted(self._users.items())]
+                rows = [u for _, u in sorted(self._users.items())]
                 if "filter" in query:
                     keep = _filter(query["filter"], USER_FILTERS)
                     rows = [r for r in rows if keep(r)]
@@ -522,23 +524,26 @@ class OktaServer:
                     rows = [r for r in rows if keep(r)]
                 else:
                     rows = [r for r in rows if r["status"] != "DEPROVISIONED"]
-                return self._paged(path, rows, query, {"filter", "search"}, most=200)
+                page, links, number = self._paged(path, rows, query, {"filter", "search"}, most=200)
+                return [self._user(u, slim=slim) for u in page], links, number
             case ["groups"]:
                 need("okta.groups.read")
-                rows = [self._group(g, query.get("expand", "")) for _, g in sorted(self._groups.items())]
+                rows = [g for _, g in sorted(self._groups.items())]
                 for name in ("filter", "search"):
                     if name in query:
                         keep = _filter(query[name], GROUP_FILTERS | ({"profile.name"} if name == "search" else set()))
                         rows = [r for r in rows if keep(r)]
                 if "q" in query:
                     rows = [r for r in rows if r["profile"]["name"].casefold().startswith(query["q"].casefold())]
-                return self._paged(path, rows, query, {"filter", "search", "q", "expand"}, most=10_000)
+                page, links, number = self._paged(path, rows, query, {"filter", "search", "q", "expand"}, most=10_000)
+                return [self._group(g, query.get("expand", "")) for g in page], links, number
             case ["groups", group, "users"]:
                 need("okta.groups.read")
                 if group not in self._groups:
                     raise OktaProblem("E0000007", f"{group} (UserGroup)")
-                rows = [self._user(self._users[u], slim=False) for u in sorted(self._members[group])]
-                return self._paged(path, rows, query, set(), most=1000)
+                rows = [self._users[u] for u in sorted(self._members[group])]
+                page, links, number = self._paged(path, rows, query, set(), most=1000)
+                return [self._user(u, slim=False) for u in page], links, number
             case ["users" | "groups" as holders, holder, "roles"]:
                 need("okta.iam.read")
                 if holder not in (self._users if holders == "users" else self._groups):
