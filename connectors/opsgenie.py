@@ -199,4 +199,9 @@ def _meant(place: str, status: int, sentence: str) -> ConnectorError | None:
             f"{place}: the API key was refused: 403 ({sentence})",
             remedy="it is wrong, or its integration is off; of an EU account, set `endpoint` to https://api.eu.opsgenie.com",
         )
+    if status == 422 and place.endswith("/v2/users"):
+        return Incomplete(
+            f"{place}: Opsgenie shows the first 20,000 users only{f' ({sentence})' if sentence else ''}",
+            remedy="read users and teams from the identity provider that provisions them",
+        )
     return gone_meanwhile(place, status, "/v2/schedules/") or gone_meanwhile(place, status, "/v2/teams/")

@@ -9,6 +9,7 @@ as its own go-pagerduty client reads them), and its pages "Pagination" (limit, o
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from tests.servers.oncall import OnCallServer, Page, Refusal, whole
@@ -142,9 +143,8 @@ class PagerDutyServer(OnCallServer):
         if not found:
             raise problem(404, 2100, "Not Found")
         assert query["time_zone"] == ["UTC"] and query["overflow"] == ["true"]
-        since, until = query["since"][0], query["until"][0]
         entries = [
-            {**e, "id": f"Q{n}"} for n, e in enumerate(found[0]["entries"]) if e["end"] > since and e["start"] < until
+            {**e, "id": f"Q{n}"} for n, e in enumerate(found[0]["entries"]) if _inside(e["start"], e["end"], query)
         ]
         final = {"name": "Final Schedule", "rendered_schedule_entries": entries, "rendered_coverage_percentage": 50.0}
         return Page(
@@ -173,10 +173,15 @@ class PagerDutyServer(OnCallServer):
                         "source": {"type": "rotation_source", "rotation_id": "PROT"},
                     }
                     for user, start, end in found[0]["entries"]
-                    if end > query["since"][0] and start < query["until"][0]
+                    if _inside(start, end, query)
                 ],
             }
         return Page({"schedule": document}, "v3 schedule")
+
+
+def _inside(start: str, end: str, query: dict[str, list[str]]) -> bool:
+    begins, ends, since, until = map(datetime.fromisoformat, (start, end, query["since"][0], query["until"][0]))
+    return ends > since and begins < until
 
 
 def reference(kind: str, id_: str, summary: str = "…", **more: Any) -> dict[str, Any]:
