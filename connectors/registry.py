@@ -26,6 +26,7 @@ class Entry:
 
 INTEGRATIONS: Mapping[str, Entry] = {
     "aws": Entry("connectors.aws:Aws", ("arn:",), ("boto3", "botocore")),
+    "gcp": Entry("connectors.gcp:Gcp", ("//",), ("googleapiclient", "google")),
     "terraform": Entry("connectors.terraform:Terraform"),
     "file": Entry("connectors.file:ResourceFile"),
 }

@@ -384,6 +384,9 @@ class GoogleServer:
                 document, answer = self._call(request, path, parse_qs(query, keep_blank_values=True))
         except (GoogleProblem, TokenProblem) as problem:
             status, document, headers = problem.status, problem.body, problem.headers
+        except Exception as error:  # this server's own mistake: let it not look like a broken connection
+            self.problems.append(f"{path}: {error!r}")
+            raise
         data = json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogatepass")
         if answer:
             if answer.refuse:
