@@ -1,44 +1,37 @@
-"""AWS through the Resource Groups Tagging API.
+"""AWS: the Resource Groups Tagging API, and what it leaves out.
 
-A scope is an account and a region, `111122223333/us-east-1`. A resource that several regions list is yielded by each
-of them: the merge keeps one row an id, and no scope's answer then depends on which other scope was read, or failed.
+A scope is an account and a region, `111122223333/us-east-1`; with `accounts = "organization"` there is one more,
+`organization`: its accounts, organizational units and root, with their tags. A resource that several regions list is
+yielded by each of them: the spool keeps one row an id, and no scope's answer then depends on which other scope was
+read, or failed.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Iterator
-from contextlib import closing
-from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from connectors.arn import Arn, account_arn
-from connectors.botocore_errors import our_errors
+from connectors.arn import account_arn
+from connectors.aws_sdk import Sdk, arn_of, part
+from connectors.aws_untagged import Untagged
 from connectors.contract import Check, Connector
-from connectors.errors import (
-    BadData,
-    ConnectorError,
-    Denied,
-    Incomplete,
-    Misconfigured,
-    ServerFault,
-    Transient,
-    Unreachable,
-)
+from connectors.errors import BadData, ConnectorError, Denied, Incomplete, ServerFault
 from connectors.options import HttpOptions
 from connectors.paging import Pages
-from connectors.retry import retrying
-from connectors.values import Record, Resource
+from connectors.seen import Seen
+from connectors.values import Gap, Record, Resource
 
 Region = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,}(-[a-z]+)+-\d{1,2}$")]
 AccountId = Annotated[str, StringConstraints(pattern=r"^\d{12}$")]
 RoleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_+=,.@/-]+$", max_length=512)]
 
+ORGANIZATION = "organization"
 _PER_PAGE = 100
-_ROLE_MARGIN = timedelta(minutes=15)
+T = TypeVar("T")
 
 
 class AwsOptions(HttpOptions):
@@ -65,46 +58,48 @@ class AwsOptions(HttpOptions):
 
 
 class Aws(Connector):
-    """All resources that have, or had, a tag, in each account and region."""
+    """All resources of each account and region, and the organization above them."""
 
     Options = AwsOptions
+    # The tagging API bears 15 calls a second in each account and region; a scope makes one after the other.
+    at_once = 16
 
     def __init__(self, options: AwsOptions) -> None:
         self.options = options
-        self._sdk: Any = None
-        self._me: Arn | None = None
-        self._roles: dict[str, dict[str, Any] | ConnectorError] = {}
+        self._sdk = Sdk(
+            options,
+            profile=options.profile,
+            role=options.role_name,
+            home=options.regions[0] if options.regions else None,
+            at_once=self.at_once,
+        )
+        self._untagged = Untagged(self._sdk)
+
+    def close(self) -> None:
+        """Let go of connections."""
+        self._sdk.close()
 
     # --- what there is to read --------------------------------------------------------------------------------------
 
     def scopes(self) -> Iterable[str]:
-        """Every account and region, `ACCOUNT/REGION`."""
-        return [f"{account}/{region}" for account in self._accounts() for region in self._regions(account)]
+        """Every account and region, `ACCOUNT/REGION`, and the organization."""
+        accounts = self._accounts()
+        regions = self._side_by_side(self._regions, accounts)
+        scopes = [f"{account}/{region}" for account, of in zip(accounts, regions, strict=True) for region in of]
+        return [ORGANIZATION, *scopes] if self.options.accounts == ORGANIZATION else scopes
 
-    def _caller(self) -> Arn:
-        if self._me is None:
-            with closing(self._client("sts", self._home)) as sts:
-                answer = self._call(sts, "sts:GetCallerIdentity", self._home)
-            self._me = _arn(_part(answer, "Arn", "sts:GetCallerIdentity"), "sts:GetCallerIdentity")
-        return self._me
+    def _side_by_side(self, call: Callable[[str], T], over: Iterable[str]) -> list[T]:
+        with ThreadPoolExecutor(self.at_once) as pool:
+            return list(pool.map(call, over))
 
     def _accounts(self) -> list[str]:
         if self.options.accounts is None:
-            return [self._caller().account]
+            return [self._sdk.caller().account]
         if isinstance(self.options.accounts, list):
             return self.options.accounts
-        what, found, token = "organizations:ListAccounts", [], ""
-        pages = Pages(what)
-        with closing(self._client("organizations", self._home)) as client:
-            while True:
-                more = {"NextToken": token} if token else {}
-                answer = self._call(client, what, self._home, **more)
-                found += _part(answer, "Accounts", what)
-                if not (token := answer.get("NextToken") or ""):
-                    break
-                pages.turn(token)
-        # `State` stands in for `Status`, which AWS has retired in September 2026.
-        active = [a["Id"] for a in found if (a.get("State") or a.get("Status")) == "ACTIVE"]
+        what = "organizations:ListAccounts"
+        found = list(self._listed(what, "Accounts"))
+        active = [a["Id"] for a in found if _is_active(a)]
         if not active:
             raise Incomplete(f"{what}: {len(found)} accounts, none of them active; not even the caller's")
         return active
@@ -121,176 +116,158 @@ class Aws(Connector):
             # is may hold some of it, and reading each fails as this did.
             return self._list_regions(None, AllRegions=True)
 
-    def _list_regions(self, account: str | None, **filters: bool) -> list[str]:
-        what = "ec2:DescribeRegions"
-        with closing(self._client("ec2", self._home, account)) as ec2:
-            answer = self._call(ec2, what, f"{account or 'own account'}/{self._home}", **filters)
-        if not (found := _part(answer, "Regions", what)):
+    def _list_regions(self, account: str | None, **filters: Any) -> list[str]:
+        what, place = "ec2:DescribeRegions", f"{account or 'own account'}/{self._sdk.home}"
+        answer = self._sdk.call("ec2", what, self._sdk.home, account=account, place=place, **filters)
+        if not (found := part(answer, "Regions", what)):
             raise ServerFault(f"{what}: no region at all")
         return sorted(region["RegionName"] for region in found)
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
     def read(self, scope: str) -> Iterator[Record]:
-        """Yield the resources of one account and region, those without tags any more included."""
+        """Yield the resources of one account and region, or the organization's accounts and units."""
+        if scope == ORGANIZATION:
+            yield from self._organization()
+            return
         account, _, region = scope.partition("/")
-        parent = account_arn(self._caller().partition, account)
-        pages = Pages(f"{scope}: tag:GetResources")
-        token = ""
-        with closing(self._client("resourcegroupstaggingapi", region, account)) as client:
-            while True:
-                answer = self._page(client, scope, _PER_PAGE, token)
-                for row in _part(answer, "ResourceTagMappingList", f"{scope}: tag:GetResources"):
-                    yield _resource(row, parent, scope)
-                if not (token := answer.get("PaginationToken") or ""):
-                    return
-                pages.turn(token)
+        with Seen() as seen:
+            for arn, tags in self._tagged(account, region, scope):
+                seen.add(arn)
+                if (found := self._resource(arn, tags, account, scope)) is not None:
+                    yield found
+            for row in self._untagged.read(account, region):
+                if isinstance(row, Gap):
+                    yield row
+                elif row[0] not in seen:
+                    seen.add(row[0])
+                    if (found := self._resource(*row, account, scope)) is not None:
+                        yield found
 
-    def _page(self, client: Any, scope: str, size: int, token: str = "") -> dict[str, Any]:
+    def _tagged(self, account: str, region: str, scope: str) -> Iterator[tuple[str, dict[str, str]]]:
+        """What has, or had, a tag."""
+        what = f"{scope}: tag:GetResources"
+        pages, token = Pages(what), ""
+        while True:
+            answer = self._page(account, region, _PER_PAGE, token)
+            for row in part(answer, "ResourceTagMappingList", what):
+                yield part(row, "ResourceARN", what), _tags(row.get("Tags") or (), f"{scope}: {row['ResourceARN']}")
+            if not (token := answer.get("PaginationToken") or ""):
+                return
+            pages.turn(token)
+
+    def _page(self, account: str, region: str, size: int, token: str = "") -> dict[str, Any]:
         more = {"PaginationToken": token} if token else {}
-        return self._call(client, "tag:GetResources", scope, ResourcesPerPage=size, **more)
+        return self._sdk.call(
+            "resourcegroupstaggingapi",
+            "tag:GetResources",
+            region,
+            account=account,
+            place=f"{account}/{region}",
+            ResourcesPerPage=size,
+            **more,
+        )
+
+    def _resource(self, text: str, tags: dict[str, str], account: str, place: str) -> Resource | None:
+        arn = arn_of(text, place)
+        name = tags.get("Name") or arn.name
+        if arn.service == "organizations" and self.options.accounts == ORGANIZATION:
+            if arn.type in {"organizations:ou", "organizations:root"}:
+                return None  # the scope `organization` has them, with their parents
+            if arn.type == "organizations:account":
+                account = arn.resource.rpartition("/")[2]  # another name of the account itself
+        return Resource(text, arn.type, name, account_arn(self._sdk.caller().partition, account), tags)
+
+    # --- the organization -------------------------------------------------------------------------------------------
+
+    def _organization(self) -> Iterator[Resource]:
+        """The root, every organizational unit and every active account, from the top down, with their tags."""
+        partition = self._sdk.caller().partition
+        roots = list(self._listed("organizations:ListRoots", "Roots"))
+        if not roots:
+            raise ServerFault("organizations:ListRoots: no root at all")
+        above: list[tuple[dict[str, Any], str | None]] = [(root, None) for root in roots]
+        while above:
+            unit, parent = above.pop()
+            arn = part(unit, "Arn", "organizations")
+            kind = arn_of(arn, "organizations").type
+            yield Resource(arn, kind, unit.get("Name") or unit["Id"], parent, self._tags_of(unit["Id"]))
+            units = self._listed(
+                "organizations:ListOrganizationalUnitsForParent", "OrganizationalUnits", ParentId=unit["Id"]
+            )
+            above += [(below, arn) for below in units]
+            for account in self._listed("organizations:ListAccountsForParent", "Accounts", ParentId=unit["Id"]):
+                if _is_active(account):
+                    named = account.get("Name") or account["Id"]
+                    tags = self._tags_of(account["Id"])
+                    yield Resource(account_arn(partition, account["Id"]), "organizations:account", named, arn, tags)
+
+    def _tags_of(self, target: str) -> dict[str, str]:
+        what = "organizations:ListTagsForResource"
+        return _tags(self._listed(what, "Tags", ResourceId=target), f"{what}: {target}")
+
+    def _listed(self, what: str, key: str, **params: str) -> Iterator[dict[str, Any]]:
+        """Every row of a list of AWS Organizations."""
+        pages, token = Pages(what), ""
+        while True:
+            more = {"NextToken": token} if token else {}
+            answer = self._sdk.call("organizations", what, self._sdk.home, place=ORGANIZATION, **params, **more)
+            yield from part(answer, key, what)
+            if not (token := answer.get("NextToken") or ""):
+                return
+            pages.turn(token)
+
+    # --- ownerd check -----------------------------------------------------------------------------------------------
 
     def check(self) -> Iterator[Check]:
-        """Ask each scope for one resource; name the permission that is missing."""
+        """Ask each scope for one resource; name the permission that is missing, and what cannot be shown."""
         try:
             scopes = list(self.scopes())
         except Denied as error:
             yield Check("find the accounts and regions", ok=False, detail=error.message, remedy=error.remedy)
             return
-        refused = set()
-        for scope in scopes:
-            account, _, region = scope.partition("/")
-            if account in refused:
+        said, gaps, places = set(), dict[Gap, int](), 0
+        for scope, tried in zip(scopes, self._side_by_side(self._try, scopes), strict=True):
+            account = scope.partition("/")[0]
+            if isinstance(tried, ConnectorError):
+                if account not in said:
+                    yield Check(f"read {scope}", ok=False, detail=tried.message, remedy=tried.remedy)
+                if self._sdk.refused(account):
+                    said.add(account)  # every other region would say the same
                 continue
-            try:
-                with closing(self._client("resourcegroupstaggingapi", region, account)) as client:
-                    rows = _part(self._page(client, scope, 1), "ResourceTagMappingList", scope)
-            except ConnectorError as error:
-                yield Check(f"read {scope}", ok=False, detail=error.message, remedy=error.remedy)
-                if isinstance(self._roles.get(account), ConnectorError):
-                    refused.add(account)  # said once: every other region would say the same
-            else:
-                yield Check(f"read {scope}", ok=True, detail="" if rows else "readable, and empty")
-
-    # --- the SDK ----------------------------------------------------------------------------------------------------
-
-    @property
-    def _home(self) -> str:
-        """The region to ask what is not of one region. It also tells the partition: China and GovCloud are others."""
-        if self.options.regions:
-            return self.options.regions[0]
-        return self._session().region_name or "us-east-1"
-
-    def _session(self) -> Any:
-        if self._sdk is None:
-            import boto3
-
-            if self.options.ca_file is not None and not self.options.ca_file.is_file():
-                raise Misconfigured(f"ca_file: no such file: {self.options.ca_file}")
-            with our_errors("AWS configuration"):
-                self._sdk = boto3.Session(profile_name=self.options.profile)
-        return self._sdk
-
-    def _client(self, service: str, region: str, account: str | None = None) -> Any:
-        """A client of one region; with an `account`, under the role there, if one is configured."""
-        from botocore.config import Config
-
-        proxy = self.options.proxy
-        config = Config(
-            connect_timeout=self.options.timeout,
-            read_timeout=self.options.timeout,
-            proxies={"http": proxy, "https": proxy} if proxy else None,
-            retries={"total_max_attempts": 1},  # `retrying` does it, and says why it gave up
-        )
-        role = self._role(account) if account and self.options.role_name else {}
-        with our_errors(f"{service} in {region}"):
-            return self._session().client(
-                service,
-                region_name=region,
-                endpoint_url=self.options.endpoint,
-                verify=str(self.options.ca_file) if self.options.ca_file else None,
-                config=config,
-                **role,
+            rows, gap = tried
+            yield Check(f"read {scope}", ok=True, detail="" if rows else "readable, and empty")
+            if scope != ORGANIZATION:
+                places += 1
+                if gap:
+                    gaps[gap] = gaps.get(gap, 0) + 1
+        for gap, number in gaps.items():
+            yield Check(
+                "see all there is",
+                ok=True,
+                detail=f"not in {number} of {places} scopes: {gap.message}",
+                remedy=gap.remedy,
             )
 
-    def _role(self, account: str) -> dict[str, str]:
-        """Credentials of the role in `account`, taken anew before they end. A refusal is final for this run."""
-        held = self._roles.get(account)
-        if isinstance(held, ConnectorError):
-            raise held
-        if held is None or held["Expiration"] - datetime.now(UTC) < _ROLE_MARGIN:
-            arn = f"arn:{self._caller().partition}:iam::{account}:role/{self.options.role_name}"
-            try:
-                with closing(self._client("sts", self._home)) as sts:
-                    answer = self._call(sts, "sts:AssumeRole", arn, RoleArn=arn, RoleSessionName="ownerd")
-                    held = self._roles[account] = dict(_part(answer, "Credentials", f"{arn}: sts:AssumeRole"))
-            except ConnectorError as error:
-                self._roles[account] = error
-                raise
-        return {
-            "aws_access_key_id": held["AccessKeyId"],
-            "aws_secret_access_key": held["SecretAccessKey"],
-            "aws_session_token": held["SessionToken"],
-        }
-
-    def _call(self, client: Any, permission: str, place: str, **params: Any) -> dict[str, Any]:
-        """The answer to one call, named as IAM names it; asked again where that may help, and is safe.
-
-        Nobody promises that a page token serves twice. A page whose answer was lost ends the scope, and only one that
-        was refused for its rate is asked for again: some servers answer a used token with what is left of the page.
-        """
-        from botocore import xform_name
-
-        call = getattr(client, xform_name(permission.partition(":")[2]))
-
-        def once() -> dict[str, Any] | Transient:
-            try:
-                with our_errors(place, permission):
-                    answer: dict[str, Any] = call(**params)
-            except (ServerFault, Unreachable) as error:
-                if "PaginationToken" in params:
-                    return error
-                raise
-            return answer
-
+    def _try(self, scope: str) -> tuple[bool, Gap | None] | ConnectorError:
+        account, _, region = scope.partition("/")
         try:
-            answer = retrying(once)
-        except Unreachable as error:
-            self._refuse_unknown(client.meta.region_name, error)
-            raise
-        if isinstance(answer, Transient):
-            raise answer
-        return answer
-
-    def _refuse_unknown(self, region: str, error: Exception) -> None:
-        # The name of a region is a part of the host's: one that does not exist looks like a network that is down.
-        sdk = self._session()
-        known = [r for p in sdk.get_available_partitions() for r in sdk.get_available_regions("ec2", p)]
-        if region in known or self.options.endpoint:
-            return
-        near = difflib.get_close_matches(region, known, 1)
-        hint = f'; did you mean "{near[0]}"?' if near else ""
-        raise Misconfigured(f'no answer from the region "{region}", and none such is known{hint}') from error
+            if scope == ORGANIZATION:
+                return next(self._organization(), None) is not None, None
+            rows = part(self._page(account, region, 1), "ResourceTagMappingList", scope)
+            means = self._untagged.coverage(account, region)
+        except ConnectorError as error:
+            return error
+        return bool(rows), means if isinstance(means, Gap) else None
 
 
-def _part(answer: dict[str, Any], key: str, place: str) -> Any:
-    """What AWS never leaves out. An empty or cut body reaches us as an answer without it."""
-    if answer.get(key) is None:
-        raise ServerFault(f"{place}: the answer is empty or cut short: it has no {key}")
-    return answer[key]
+def _is_active(account: dict[str, Any]) -> bool:
+    # `State` stands in for `Status`, which AWS has retired in September 2026.
+    return (account.get("State") or account.get("Status")) == "ACTIVE"
 
 
-def _arn(text: Any, place: str) -> Arn:
+def _tags(tags: Iterable[dict[str, Any]], place: str) -> dict[str, str]:
     try:
-        return Arn.parse(text)
-    except (ValueError, AttributeError) as error:
-        raise BadData(f'{place}: not an ARN: "{text}"') from error
-
-
-def _resource(row: dict[str, Any], parent: str, place: str) -> Resource:
-    arn = _arn(row.get("ResourceARN"), place)
-    try:
-        tags = {tag["Key"]: tag["Value"] for tag in row.get("Tags") or ()}
+        return {tag["Key"]: tag["Value"] for tag in tags}
     except KeyError as error:
-        raise BadData(f"{place}: {row['ResourceARN']} has a tag without a {error.args[0]}") from error
-    return Resource(row["ResourceARN"], arn.type, tags.get("Name") or arn.name, parent, tags)
+        raise BadData(f"{place} has a tag without a {error.args[0]}") from error

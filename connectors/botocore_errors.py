@@ -47,11 +47,16 @@ _CODES: dict[str, type[ConnectorError]] = {
     )
     for code in codes.split()
 }
+_MANAGEMENT = "in the management or a delegated administrator account, or list the `accounts`"
 _REMEDIES = {
     "sts:AssumeRole": "on this role, and name the caller in the role's trust policy",
     "tag:GetResources": "in this account; if a service control policy closes the region, leave it out of `regions`",
     "ec2:DescribeRegions": "or name the `regions`",
-    "organizations:ListAccounts": "in the management or a delegated administrator account, or list the `accounts`",
+    "organizations:ListAccounts": _MANAGEMENT,
+    "organizations:ListRoots": _MANAGEMENT,
+    "organizations:ListOrganizationalUnitsForParent": _MANAGEMENT,
+    "organizations:ListAccountsForParent": _MANAGEMENT,
+    "organizations:ListTagsForResource": _MANAGEMENT,
 }
 
 

@@ -25,7 +25,8 @@ class Limits:
 class ScopeChange:
     """What merging a snapshot would do to one scope: rows before, and rows that would go.
 
-    `members` and `members_removed` are a directory's memberships; zero for integrations.
+    `members` and `members_removed` are a directory's memberships; zero for integrations. `gaps` are codes of what the
+    scope cannot show now, and could when it was read last.
     """
 
     scope: str
@@ -33,6 +34,7 @@ class ScopeChange:
     removed: int
     members: int = 0
     members_removed: int = 0
+    gaps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,10 @@ class Emptied(Implausible):
     """All rows of a scope would go."""
 
 
+class OutOfSight(Implausible):
+    """Rows would go from a scope that can no longer show everything: they may be there still."""
+
+
 class TooMuchRemoved(Implausible):
     """More than `max_removed` of a scope's rows would go."""
 
@@ -71,6 +77,9 @@ def judge_scopes(changes: Iterable[ScopeChange], limits: Limits) -> Iterator[Imp
             yield Emptied(change.scope, f"all {change.rows} rows would go")
         elif change.members >= COUNTED_FROM and change.members_removed >= change.members:
             yield Emptied(change.scope, f"all {change.members} memberships would go")
+        elif change.removed and change.gaps:
+            why = f"{change.removed} of {change.rows} rows would go, and the scope can no longer show all there is"
+            yield OutOfSight(change.scope, f"{why}: {', '.join(change.gaps)}")
         elif change.rows >= COUNTED_FROM and change.removed / change.rows > limits.max_removed:
             share = _share(change.removed, change.rows, limits.max_removed)
             yield TooMuchRemoved(change.scope, f"{change.removed} of {change.rows} rows would go ({share})")

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.processes import Daemon, ownerd, running, toml, until
+from tests.servers.aws_faults import AwsFaults
 from tests.servers.moto_aws import REGIONS, Estate, MotoAws, aws_environment, fill, moto_aws
 from tests.servers.okta import OktaServer
 from tests.servers.slapd import Slapd
@@ -164,7 +165,13 @@ def fill_slapd(server: Slapd) -> Groups:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("site")
-    with OktaServer() as okta, Slapd() as slapd, moto_aws() as aws, aws_environment():
+    with (
+        OktaServer() as okta,
+        Slapd() as slapd,
+        moto_aws() as aws,
+        aws_environment(),
+        AwsFaults(aws.endpoint, "").running() as aws_api,
+    ):
         estate = fill(aws, owners=OWNERS)
         document = {
             "daemon": {"state_directory": str(folder / "state")},
@@ -192,7 +199,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
                     "name": "aws",
                     "connector": "aws",
                     "regions": list(REGIONS),
-                    "endpoint": aws.endpoint,
+                    "endpoint": aws_api.endpoint,
                     "resource_owner": [
                         {"key": "owner", "directory": "corp", "attribute": "group.name"},
                         {"key": "team", "directory": "posix", "attribute": "group.name"},

@@ -295,3 +295,16 @@ def test_gaps_are_kept_until_a_read_tells_otherwise(world: World) -> None:
     assert '"code":"untagged"' in gaps[0]
     world.run("aws", *everything, Bookmark("b4"), base="o")
     assert world.query("SELECT 1 FROM scope WHERE gaps != '[]'") == []
+
+
+def test_what_goes_out_of_sight_is_held(world: World) -> None:
+    """Rows that vanish as a scope can no longer show everything may be there still; a person says."""
+    gap = Gap("never_tagged", "Resource Explorer was turned off", "")
+    report = world.run("aws", resource("r1", "team-a"), resource("r2"), gap)
+    assert [type(h).__name__ for h in report.held] == ["OutOfSight"]
+    assert "never_tagged" in report.held[0].why
+    assert set(world.owners()) == {"r1", "r2", "r3"}
+    assert world.store.accept("aws") is not None
+    assert set(world.owners()) == {"r1", "r2"}
+    # It is told of once: from then on the scope is known not to show everything.
+    assert world.run("aws", resource("r1", "team-a"), gap).state == "ok"

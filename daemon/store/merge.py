@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 
@@ -105,7 +105,20 @@ def plan_resources(db: sqlite3.Connection, source: int) -> list[ScopeChange]:
         " (SELECT count(*) FROM temp.gone g WHERE g.scope_id = m.scope_id)"
         " FROM temp.scope_map m WHERE m.readable"
     )
-    return [ScopeChange(*row) for row in rows]
+    new_gaps = _new_gaps(db)
+    return [replace(ScopeChange(*row), gaps=new_gaps.get(row[0], ())) for row in rows]
+
+
+def _new_gaps(db: sqlite3.Connection) -> dict[str, tuple[str, ...]]:
+    """By scope, the codes of what could be shown when it was read last, and cannot be now."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name, code in db.execute(
+        "SELECT m.name, g.value ->> 'code' FROM temp.scope_map m JOIN spool.scope s ON s.no = m.no"
+        " JOIN scope c ON c.id = m.scope_id, json_each(s.gaps) g WHERE m.readable AND c.read_at IS NOT NULL"
+        " AND g.value ->> 'code' NOT IN (SELECT value ->> 'code' FROM json_each(c.gaps)) ORDER BY 1, 2"
+    ):
+        found[name] = (*found.get(name, ()), code)
+    return found
 
 
 def withhold(db: sqlite3.Connection, scopes: Iterable[str]) -> None:
@@ -220,7 +233,8 @@ def plan_principals(db: sqlite3.Connection, directory: int) -> list[ScopeChange]
         " (SELECT count(*) FROM temp.gone_member g WHERE g.scope_id = m.scope_id)"
         " FROM temp.scope_map m WHERE m.readable"
     )
-    return [ScopeChange(*row) for row in rows]
+    new_gaps = _new_gaps(db)
+    return [replace(ScopeChange(*row), gaps=new_gaps.get(row[0], ())) for row in rows]
 
 
 def apply_principals(db: sqlite3.Connection, directory: int) -> Counts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,15 +26,13 @@ from connectors.errors import (
     Unauthenticated,
     Unreachable,
 )
-from connectors.values import Resource
+from connectors.values import Gap, Resource
 from tests.connectors.rig import Fault
 from tests.servers.aws_faults import AwsFaults
-from tests.servers.moto_aws import ACCOUNT, REGIONS, Estate, MotoAws, aws_environment, fill, moto_aws
+from tests.servers.aws_indexes import Index, Indexes, recorded
+from tests.servers.moto_aws import ACCOUNT, REGIONS, Estate, MotoAws, aws_environment, fill, moto_aws, organize
 
 OTHER = "210987654321"
-REFUSED_XML = """<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Type>Sender</Type>
-<Code>AccessDenied</Code><Message>User: arn:aws:iam::123456789012:user/ownerd is not authorized to perform:
-sts:AssumeRole</Message></Error><RequestId>1</RequestId></ErrorResponse>"""
 NOT_ALLOWED_XML = """<Response><Errors><Error><Code>UnauthorizedOperation</Code><Message>You are not authorized to
 perform this operation.</Message></Error></Errors><RequestID>1</RequestID></Response>"""
 
@@ -54,6 +53,14 @@ def moto() -> Iterator[MotoAws]:
 @pytest.fixture(scope="module")
 def estate(moto: MotoAws) -> Estate:
     return fill(moto, scale=0.45)
+
+
+@pytest.fixture(scope="module")
+def moto_org() -> Iterator[tuple[AwsFaults, dict[str, str]]]:
+    with aws_environment(), moto_aws() as server:
+        names = organize(server, 6)
+        with AwsFaults(server.endpoint, REGIONS[0]).running() as proxy:
+            yield proxy, names
 
 
 @pytest.fixture
@@ -176,8 +183,8 @@ def test_no_regions_is_no_answer(proxy: AwsFaults, body: bytes) -> None:
 def test_check_names_the_missing_permission(proxy: AwsFaults) -> None:
     """`ownerd check` says which permission is missing, and where."""
     with proxy.inject(Fault.FORBIDDEN, 1):
-        bad, good = aws(proxy).check()
-    assert (bad.ok, good.ok) == (False, True)
+        bad, good, coverage = aws(proxy).check()
+    assert (bad.ok, good.ok, coverage.ok) == (False, True, True)
     assert REGIONS[0] in bad.what
     assert "allow tag:GetResources" in bad.remedy
 
@@ -210,7 +217,7 @@ def test_accounts_by_role(proxy: AwsFaults, moto: MotoAws) -> None:
 
 def test_an_account_that_refuses_the_role(proxy: AwsFaults, moto: MotoAws) -> None:
     """It fails alone: the others are read, and every scope it could have had is named, so that none looks gone."""
-    proxy.canned = lambda service, body: (403, REFUSED_XML.encode()) if service == "sts" and OTHER in body else None
+    proxy.refused.add(OTHER)
     connector = aws(proxy, accounts=[ACCOUNT, OTHER], role_name="path/ownerd-read", regions=None)
     scopes = list(connector.scopes())
     everywhere = {r["RegionName"] for r in moto.client("ec2").describe_regions(AllRegions=True)["Regions"]}
@@ -220,6 +227,33 @@ def test_an_account_that_refuses_the_role(proxy: AwsFaults, moto: MotoAws) -> No
         read(connector, f"{OTHER}/{REGIONS[1]}")
     assert "trust policy" in caught.value.remedy
     assert len([c for c in connector.check() if not c.ok]) == 1
+
+
+def test_one_client_serves_all_accounts(proxy: AwsFaults, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client costs memory and time: there is one a service and region, however many accounts there are."""
+    accounts = [f"{n:012d}" for n in range(1, 13)]
+    connector = aws(proxy, accounts=accounts, role_name="ownerd-read", regions=[REGIONS[0]])
+    for scope in connector.scopes():
+        read(connector, scope)
+    made = connector._sdk._clients
+    assert len(made) == len({(service, region) for service, region, _ in made}) <= 4
+    assert proxy.assumed == dict.fromkeys(accounts, 1)
+    connector.close()
+
+
+def test_a_roles_credentials_are_renewed_in_the_middle_of_a_scope(
+    proxy: AwsFaults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are looked at for every request; when they are about to end, new ones are taken."""
+    connector = aws(proxy, accounts=[ACCOUNT], role_name="ownerd-read", regions=[REGIONS[0]])
+    records = connector.read(f"{ACCOUNT}/{REGIONS[0]}")
+    next(records)
+    assert proxy.assumed[ACCOUNT] == 1
+    held = connector._sdk._roles[ACCOUNT]
+    assert isinstance(held, dict)
+    held["Expiration"] = datetime.now(UTC) + timedelta(minutes=1)
+    assert len(list(records)) > 50
+    assert proxy.assumed[ACCOUNT] == 2
 
 
 def test_a_whole_organization(proxy: AwsFaults, moto: MotoAws) -> None:
@@ -233,7 +267,7 @@ def test_a_whole_organization(proxy: AwsFaults, moto: MotoAws) -> None:
     client.close_account(AccountId=closed)
     connector = aws(proxy, accounts="organization", role_name="ownerd-read", regions=[REGIONS[0]])
     assert len(accounts) == 4
-    assert set(connector.scopes()) == {f"{account}/{REGIONS[0]}" for account in accounts - {closed}}
+    assert set(connector.scopes()) == {"organization", *(f"{a}/{REGIONS[0]}" for a in accounts - {closed})}
 
 
 def only(service: str, always: bytes, asked: str, _: str) -> tuple[int, bytes] | None:
@@ -246,7 +280,7 @@ def test_the_pages_of_an_organization(proxy: AwsFaults) -> None:
     two = b'{"Accounts": [{"Id": "222222222222", "State": "ACTIVE"}, {"Id": "333333333333", "State": "CLOSED"}]}'
     options = {"accounts": "organization", "role_name": "ownerd-read", "regions": [REGIONS[0]]}
     proxy.canned = lambda s, body: (200, two if "more" in body else one) if s == "organizations" else None
-    assert aws(proxy, **options).scopes() == ["111111111111/us-east-1", "222222222222/us-east-1"]
+    assert aws(proxy, **options).scopes() == ["organization", "111111111111/us-east-1", "222222222222/us-east-1"]
     for always in one, b'{"Accounts": []}':
         proxy.canned = partial(only, "organizations", always)
         with pytest.raises(Incomplete):
@@ -343,3 +377,179 @@ def test_what_is_no_arn(text: str) -> None:
     """Nothing is guessed of what is no ARN."""
     with pytest.raises(ValueError, match="ARN"):
         Arn.parse(text)
+
+
+# --- what the tagging API leaves out ---------------------------------------------------------------------------------
+
+HERE = (ACCOUNT, REGIONS[0])
+PRIMARY = f"{ACCOUNT}/{REGIONS[0]}"
+QUEUE = f"arn:aws:sqs:{REGIONS[0]}:{ACCOUNT}:never-tagged"
+ROLE = f"arn:aws:iam::{ACCOUNT}:role/deploy"
+
+
+def everything(connector: Aws, scope: str) -> tuple[dict[str, Resource], list[Gap]]:
+    records = list(connector.read(scope))
+    return {r.id: r for r in records if isinstance(r, Resource)}, [r for r in records if isinstance(r, Gap)]
+
+
+def test_without_an_index_the_gap_is_told(proxy: AwsFaults, estate: Estate) -> None:
+    """Coverage is shown: neither Resource Explorer nor an aggregator is on, and what never had a tag is missing."""
+    found, (gap,) = everything(aws(proxy), PRIMARY)
+    assert not estate.untagged & found.keys()
+    assert gap.code == "never_tagged"
+    assert "neither Resource Explorer nor an AWS Config aggregator is on" in gap.message
+    assert "turn on Resource Explorer" in gap.remedy
+    *_, line = aws(proxy).check()
+    assert (line.ok, line.remedy) == (True, gap.remedy)
+    assert "not in 2 of 2 scopes" in line.detail
+
+
+def test_resource_explorer_lists_what_never_had_a_tag(proxy: AwsFaults, estate: Estate) -> None:
+    """Several pages; what the tagging API lists too is taken from there, since the index lags behind."""
+    tagged = next(arn for arn in estate.tagged if arn.startswith(f"arn:aws:sqs:{REGIONS[0]}"))
+    index = Index({QUEUE: {}, ROLE: {"owner": "ops"}, tagged: {"owner": "somebody of yesterday"}})
+    index.resources |= {f"{QUEUE}-{n}": {} for n in range(7)}
+    proxy.indexes.explorers[HERE] = index
+    found, gaps = everything(aws(proxy), PRIMARY)
+    assert gaps == []
+    assert found[QUEUE] == Resource(QUEUE, "sqs:queue", "never-tagged", f"arn:aws:iam::{ACCOUNT}:root", {})
+    assert found[ROLE].tags == {"owner": "ops"}
+    assert found[tagged].tags == estate.tagged[tagged]
+    assert {f"{QUEUE}-{n}" for n in range(7)} < found.keys()
+
+
+def test_an_index_of_more_than_the_scope(proxy: AwsFaults) -> None:
+    """An aggregator's index has other regions, an organization's view other accounts: those are other scopes'.
+
+    What belongs to no region is the primary region's.
+    """
+    row = Indexes._row
+    there = f"arn:aws:sqs:{REGIONS[1]}:{ACCOUNT}:there"
+    theirs = f"arn:aws:sqs:{REGIONS[0]}:{OTHER}:theirs"
+    rows = [row(there, {}, ACCOUNT, REGIONS[1]), row(theirs, {}, OTHER, REGIONS[0]), row(ROLE, {}, ACCOUNT, REGIONS[0])]
+    for region in REGIONS:
+        proxy.indexes.explorers[ACCOUNT, region] = Index(others=rows)
+    first, second = (everything(aws(proxy), f"{ACCOUNT}/{region}")[0] for region in REGIONS)
+    assert (ROLE in first, ROLE in second) == (True, False)
+    assert (there in first, there in second) == (False, True)
+    assert theirs not in first
+
+
+@pytest.mark.parametrize(
+    ("index", "why"),
+    [
+        (Index({QUEUE: {}}, view=False), "no default view"),
+        (Index({QUEUE: {}}, filter="service:ec2"), "is filtered"),
+        (Index({QUEUE: {}}, tags=False), "has no tags"),
+        (Index({QUEUE: {}}, state="CREATING"), "being built"),
+    ],
+)
+def test_a_view_that_does_not_show_everything(proxy: AwsFaults, index: Index, why: str) -> None:
+    """Half an index is not taken for a whole one: without tags, what is tagged would look as if it were not."""
+    proxy.indexes.explorers[HERE] = index
+    found, (gap,) = everything(aws(proxy), PRIMARY)
+    assert QUEUE not in found
+    assert why in gap.message
+
+
+@pytest.mark.parametrize("operation", ["GetIndex", "GetDefaultView", "GetView"])
+def test_without_the_permission_to_look_the_gap_names_it(proxy: AwsFaults, operation: str) -> None:
+    """Not to be allowed to know is a gap that names the permission."""
+    proxy.indexes.explorers[HERE] = Index({QUEUE: {}})
+    proxy.indexes.denied.add(operation)
+    _, (gap,) = everything(aws(proxy), PRIMARY)
+    assert f"resource-explorer-2:{operation} is not allowed" in gap.message
+
+
+def test_an_index_that_is_on_and_cannot_be_read_fails_the_scope(proxy: AwsFaults) -> None:
+    """Otherwise what it has would look gone."""
+    proxy.indexes.explorers[HERE] = Index({QUEUE: {}})
+    proxy.indexes.denied.add("ListResources")
+    with pytest.raises(Forbidden) as caught:
+        everything(aws(proxy), PRIMARY)
+    assert caught.value.permission == "resource-explorer-2:ListResources"
+
+
+def test_an_index_whose_pages_never_end(proxy: AwsFaults) -> None:
+    """It is stopped, and is an error."""
+    proxy.indexes.explorers[HERE] = Index({QUEUE: {}}, repeats=True)
+    with pytest.raises(Incomplete, match="ListResources"):
+        everything(aws(proxy), PRIMARY)
+
+
+AGGREGATOR = {
+    "ConfigurationAggregatorName": "everything",
+    "OrganizationAggregationSource": {"RoleArn": "arn:aws:iam::1:role/config", "AllAwsRegions": True},
+}
+
+
+def test_an_aggregator_stands_in_for_resource_explorer(proxy: AwsFaults, estate: Estate) -> None:
+    """It is asked for each account and region; the primary region has what belongs to none."""
+    there = f"arn:aws:sqs:{REGIONS[1]}:{ACCOUNT}:there"
+    proxy.indexes.aggregators = [AGGREGATOR]
+    proxy.indexes.recorded = [
+        *(recorded(*HERE, f"{QUEUE}-{n}", "AWS::SQS::Queue") for n in range(5)),
+        recorded(ACCOUNT, "global", ROLE, "AWS::IAM::Role", owner="ops"),
+        recorded(ACCOUNT, REGIONS[1], there, "AWS::SQS::Queue", owner='team, with "quotes"'),
+        recorded(*HERE, f"arn:aws:config:{REGIONS[0]}:{ACCOUNT}:x/y", "AWS::Config::ResourceCompliance"),
+        {"accountId": ACCOUNT, "awsRegion": REGIONS[0], "resourceType": "AWS::EC2::Route", "tags": []},
+    ]
+    (first, gaps), (second, _) = (everything(aws(proxy), f"{ACCOUNT}/{region}") for region in REGIONS)
+    assert gaps == []
+    assert {f"{QUEUE}-{n}" for n in range(5)} | {ROLE} < first.keys()
+    assert second[there].tags == {"owner": 'team, with "quotes"'}
+    assert ROLE not in second
+    assert not {arn for arn in first if ":config:" in arn}
+
+
+@pytest.mark.parametrize(
+    "aggregator",
+    [
+        {**AGGREGATOR, "AggregatorFilters": {"ResourceType": {"Type": "INCLUDE", "Value": ["AWS::EC2::Instance"]}}},
+        {
+            "ConfigurationAggregatorName": "others",
+            "AccountAggregationSources": [{"AccountIds": [OTHER], "AllAwsRegions": True}],
+        },
+        {
+            "ConfigurationAggregatorName": "elsewhere",
+            "AccountAggregationSources": [{"AccountIds": [ACCOUNT], "AwsRegions": ["ap-south-1"]}],
+        },
+    ],
+)
+def test_an_aggregator_that_does_not_cover_the_scope(proxy: AwsFaults, aggregator: dict[str, Any]) -> None:
+    """One that is filtered, or of other accounts or regions, is none."""
+    proxy.indexes.aggregators = [aggregator]
+    _, (gap,) = everything(aws(proxy), PRIMARY)
+    assert gap.code == "never_tagged"
+    assert proxy.indexes.queries == []
+
+
+# --- the organization -------------------------------------------------------------------------------------------------
+
+
+def test_accounts_have_their_tags_and_their_units(moto_org: tuple[AwsFaults, dict[str, str]]) -> None:
+    """Resource → account → organizational unit → unit above → root, each with its tags."""
+    proxy, names = moto_org
+    connector = aws(proxy, accounts="organization", role_name="ownerd-read", regions=[REGIONS[0]])
+    found, _ = everything(connector, "organization")
+    account = found[f"arn:aws:iam::{names['a00']}:root"]
+    assert (account.type, account.name, account.tags) == ("organizations:account", "a00", {"owner": "team-a00"})
+    chain = []
+    above = account.parent
+    while above is not None:
+        chain.append((found[above].type, found[above].name, dict(found[above].tags)))
+        above = found[above].parent
+    assert chain == [
+        ("organizations:ou", "unit-0", {}),
+        ("organizations:ou", "business", {"owner": "the business"}),
+        ("organizations:root", "Root", {}),
+    ]
+    assert len([r for r in found.values() if r.type == "organizations:account"]) == len(names) + 1
+    assert connector.scopes()
+
+
+def test_an_organization_without_a_root_is_no_answer(proxy: AwsFaults) -> None:
+    """An empty list in place of an error is an error."""
+    proxy.canned = partial(only, "organizations", b'{"Roots": []}')
+    with pytest.raises(ServerFault, match="no root"):
+        list(aws(proxy, accounts="organization", role_name="r", regions=[REGIONS[0]]).read("organization"))

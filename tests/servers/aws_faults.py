@@ -1,5 +1,7 @@
 """A loopback proxy in front of moto that spoils one page of `GetResources` in one region.
 
+It also refuses roles, which moto gives to anybody, and has the services that moto lacks (`aws_indexes`).
+
 Error bodies follow the AWS JSON 1.1 protocol (Smithy, "AWS JSON 1.1 protocol": `__type` and `message`), with the codes
 and texts of the GetResources page of the API reference and of "Common errors".
 """
@@ -11,12 +13,15 @@ import http.client
 import json
 import re
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from tests.connectors.rig import Fault
+from tests.servers.aws_indexes import Indexes
+from tests.servers.moto_aws import ACCOUNT
 
 _THROTTLED = (429, "ThrottledException", "Rate exceeded")
 _ERRORS = {
@@ -36,6 +41,10 @@ _ERRORS = {
 }
 
 
+_REFUSED = """<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Type>Sender</Type>
+<Code>AccessDenied</Code><Message>User: arn:aws:iam::123456789012:user/ownerd is not authorized to perform:
+sts:AssumeRole</Message></Error><RequestId>1</RequestId></ErrorResponse>"""
+
 Spoiled = Fault | tuple[int, str, str] | Literal["lost once"]
 
 
@@ -49,6 +58,12 @@ class AwsFaults:
         """(service, region) of each request, in order."""
         self.canned: Callable[[str, str], tuple[int, bytes] | None] = lambda _service, _body: None
         """What to answer (HTTP status, body) in moto's place, by service and request body; None leaves it to moto."""
+        self.indexes = Indexes()
+        self.refused: set[str] = set()
+        """Accounts whose roles nobody may assume."""
+        self.assumed: Counter[str] = Counter()
+        """How often the role in each account was."""
+        self._accounts: dict[str, str] = {}
         self._pages: dict[str, int] = {}
         self._fault: Spoiled | None = None
         self._page = 0
@@ -108,11 +123,20 @@ class AwsFaults:
             self._server = None
 
     def _answer(self, request: BaseHTTPRequestHandler, body: bytes) -> None:
-        credential = re.search(r"Credential=[^/]+/\d+/([^/]+)/([^/]+)/", request.headers.get("Authorization", ""))
-        region, service = credential.groups() if credential else ("", "")
+        credential = re.search(r"Credential=([^/]+)/\d+/([^/]+)/([^/]+)/", request.headers.get("Authorization", ""))
+        key, region, service = credential.groups() if credential else ("", "", "")
         self.requests.append((service, region))
         if (canned := self.canned(service, body.decode("utf-8", "replace"))) is not None:
             _send(request, *canned, {})
+            return
+        operation = request.headers.get("X-Amz-Target", request.path).rpartition("." if service == "config" else "/")[2]
+        account = self._accounts.get(key, ACCOUNT)
+        if (indexed := self.indexes.answer(service, operation, account, region, body)) is not None:
+            _send(request, *indexed, {})
+            return
+        role = re.search(rb"RoleArn=arn%3Aaws%3Aiam%3A%3A(\d+)", body) if service == "sts" else None
+        if role and role[1].decode() in self.refused:
+            _send(request, 403, _REFUSED.encode(), {"Content-Type": "text/xml"})
             return
         listing = request.headers.get("X-Amz-Target", "").endswith(".GetResources") and region == self.region
         token = json.loads(body).get("PaginationToken", "") if listing else ""
@@ -122,6 +146,9 @@ class AwsFaults:
             self._spoil(spoiled, request, body)
             return
         status, headers, answer = self._forward(request, body)
+        if role and (given := re.search(rb"<AccessKeyId>(.+?)</AccessKeyId>", answer)):
+            self._accounts[given[1].decode()] = role[1].decode()
+            self.assumed[role[1].decode()] += 1
         if listing and status == 200 and (following := json.loads(answer).get("PaginationToken")):
             self._pages[following] = page + 1
         if listing and self._fault is Fault.REFUSED and page + 1 == self._page:

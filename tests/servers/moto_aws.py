@@ -83,6 +83,30 @@ def aws_environment(**changes: str) -> Iterator[None]:
         yield
 
 
+def organize(server: MotoAws, accounts: int) -> dict[str, str]:
+    """An organization of `accounts` accounts, `a00` and on, in three units of a unit; the id of each by its name.
+
+    Every other account has an owner, and the unit above has one.
+    """
+    client = server.client("organizations")
+    client.create_organization(FeatureSet="ALL")
+    root = client.list_roots()["Roots"][0]["Id"]
+    unit = client.create_organizational_unit(ParentId=root, Name="business")["OrganizationalUnit"]["Id"]
+    client.tag_resource(ResourceId=unit, Tags=pairs({"owner": "the business"}))
+    units = [
+        client.create_organizational_unit(ParentId=unit, Name=f"unit-{n}")["OrganizationalUnit"]["Id"] for n in range(3)
+    ]
+    made: dict[str, str] = {}
+    for number in range(accounts):
+        name = f"a{number:02d}"
+        told = client.create_account(Email=f"{name}@example.com", AccountName=name)["CreateAccountStatus"]
+        made[name] = account = told["AccountId"]
+        client.move_account(AccountId=account, SourceParentId=root, DestinationParentId=units[number % 3])
+        if number % 2 == 0:
+            client.tag_resource(ResourceId=account, Tags=pairs({"owner": f"team-{name}"}))
+    return made
+
+
 @contextlib.contextmanager
 def moto_aws() -> Iterator[MotoAws]:
     """Run a server on a free loopback port. It ends with this process, whatever happens."""
