@@ -10,14 +10,14 @@ import re
 import ssl
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
 from connectors.answers import one_line
-from connectors.errors import Misconfigured, ServerFault, Unreachable
+from connectors.errors import Misconfigured
 from connectors.options import HttpOptions
+from connectors.urllib3_errors import failures, until
 
 if TYPE_CHECKING:
     import urllib3
@@ -53,7 +53,7 @@ class Wire:
 
         limit = self._options.timeout
         ends = time.monotonic() + limit
-        with _failures(place_of(url), limit):
+        with failures(place_of(url), limit):
             answer = self._pool(url).request(
                 method,
                 url,
@@ -65,7 +65,7 @@ class Wire:
                 preload_content=False,
             )
             try:
-                content = b"".join(_until(ends, answer.stream(1 << 16, decode_content=True)))
+                content = b"".join(until(ends, answer.stream(1 << 16, decode_content=True)))
             except BaseException:
                 answer.close()  # what is left of this answer must not begin the next
                 raise
@@ -109,48 +109,7 @@ class Wire:
             pool.clear()
 
 
-def _until(ends: float, pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """The limit of a request is for each piece: an answer that drips would never end."""
-    from urllib3.exceptions import TimeoutError as TooLate
-
-    for piece in pieces:
-        if time.monotonic() > ends:
-            raise TooLate
-        yield piece
-
-
 def place_of(url: str) -> str:
     """Host and path of `url`, for messages."""
     parts = urlsplit(url)
     return one_line(f"{parts.hostname}{parts.path}")
-
-
-@contextmanager
-def _failures(place: str, limit: float) -> Iterator[None]:
-    """Turn what urllib3 raises into our errors; `place` is said first in each."""
-    from urllib3 import exceptions
-
-    try:
-        yield
-    except exceptions.ProxyError as error:
-        raise Unreachable(f"{place}: the proxy refuses: {one_line(str(error))}", remedy="check `proxy`") from error
-    except exceptions.NewConnectionError as error:
-        raise Unreachable(
-            f"{place}: cannot connect: {one_line(str(error).rpartition(': ')[2])}",
-            remedy="check `endpoint`, the network, and `proxy`",
-        ) from error
-    except exceptions.TimeoutError as error:
-        raise Unreachable(f"{place}: no answer in {limit:g} s") from error
-    except exceptions.SSLError as error:
-        raise Unreachable(
-            f"{place}: TLS failed: {one_line(str(error))}",
-            remedy="if a private authority signs for this host, name its PEM bundle in `ca_file`",
-        ) from error
-    except exceptions.ProtocolError as error:
-        if isinstance(error.args[-1], OSError):
-            raise Unreachable(f"{place}: the connection broke ({type(error.args[-1]).__name__})") from error
-        raise ServerFault(f"{place}: the answer is cut short, or is not HTTP") from error
-    except exceptions.DecodeError as error:
-        raise ServerFault(f"{place}: the answer is cut short, or wrongly compressed") from error
-    except exceptions.HTTPError as error:
-        raise Unreachable(f"{place}: the request failed ({type(error).__name__})") from error
