@@ -375,6 +375,15 @@ def test_the_missing_permission_is_named(server: OktaServer, connect: Reader, mi
     assert missing in caught.value.remedy
 
 
+def test_check_names_each_permission_of_a_login_that_has_none(server: OktaServer, connect: Reader) -> None:
+    """All at once; only the System Log is optional."""
+    server.permissions.clear()
+    checks = list(connect(server).check())
+    assert [c.ok for c in checks] == [False, False, False, False, True]
+    for check, permission in zip(checks, ["users", "groups", "iam", "iam", "logs"], strict=True):
+        assert f"okta.{permission}.read" in check.remedy
+
+
 def test_a_wrong_token_is_said_to_be_one(server: OktaServer, connect: Reader, sleeps: list[float]) -> None:
     """401 is not tried again, in `check` as in a run."""
     server.token = "another"
@@ -579,19 +588,27 @@ def test_an_answer_of_the_window_before_counts_for_nothing(sleeps: list[float]) 
 
 
 def test_several_groups_members_are_read_at_the_same_time(connect: Reader) -> None:
-    """Eight at once, never more, and each group gets its own members, over one page or many."""
+    """Each group gets its own members, over one page or many."""
     with OktaServer(page=2) as server:
         users = [server.add_user(f"00u{n:017}", f"user{n}@acme.example") for n in range(9)]
         inside = {server.add_group(f"00g{n:017}", f"group {n}"): users[: n % 10] for n in range(30)}
         for group, members in inside.items():
             server.add_member(group, *members)
-        server.gather = 8
         records = list(connect(server).read(DIRECTORY))
-        assert server.most_at_once == 8
         assert {group: members_of(records, group) for group in inside} == inside
         assert members_of(records, EVERYONE) == users
         groups = [r.id for r in records if isinstance(r, Principal) and r.kind is Kind.GROUP]
         assert groups == [*inside, EVERYONE]
+
+
+def test_eight_requests_are_on_their_way_and_never_more(connect: Reader) -> None:
+    """The server answers those of eight groups only when it has all eight requests."""
+    with OktaServer() as server:
+        server.add_user(ADA, "ada@acme.example")
+        ids = [server.add_group(f"00g{n:017}", f"group {n}") for n in range(30)]
+        server.meeting = {f"/api/v1/groups/{id_}/users" for id_ in ids[8:16]}
+        list(connect(server).read(DIRECTORY))
+        assert server.most_at_once == 8
 
 
 def test_only_what_fails_is_asked_again(connect: Reader, sleeps: list[float]) -> None:
@@ -1250,7 +1267,7 @@ def test_closing_twice_or_unused_is_fine(server: OktaServer, connect: Reader) ->
 
 
 def test_the_sdk_still_misleads(server: OktaServer, caplog: pytest.LogCaptureFixture) -> None:
-    """Why its paging helper and its HTTP client are not used. When this fails, look at `connectors/okta.py` again."""
+    """Why its paging helper and its HTTP client are not used. When this fails, look at `connectors/okta_wire.py` again."""
     from multidict import CIMultiDict
     from okta.http_client import HTTPClient
     from okta.pagination import PaginationHelper

@@ -143,15 +143,15 @@ class OktaServer:
         self.throttled = 0
         self.most_at_once = 0
         """The most requests that were answered at the same time."""
-        self.gather = 1
-        """Answers wait until this many requests are there, or a moment has passed."""
+        self.meeting: set[str] = set()
+        """Paths whose answers wait until all of them are asked for, at the same time."""
         self._users: dict[str, dict[str, Any]] = {}
         self._groups: dict[str, dict[str, Any]] = {}
         self._members: dict[str, set[str]] = {}
         self._custom_roles: dict[str, dict[str, Any]] = {}
         self._assignments: list[dict[str, Any]] = []
         self._log: list[dict[str, Any]] = []
-        self._here = 0
+        self._here: list[str] = []
         self._arrived = threading.Condition()
         self._broken: dict[tuple[str, int], Answer] = {}
         self._used: dict[tuple[str, int], int] = {}
@@ -374,7 +374,7 @@ class OktaServer:
         path, _, query = request.path.partition("?")
         self.requests.append((request.command, request.path))
         self.authorizations.append(request.headers.get("Authorization", ""))
-        self._meet()
+        self._meet(path)
         headers: dict[str, str] = {}
         links: list[str] = []
         answer = None
@@ -421,14 +421,16 @@ class OktaServer:
             request.close_connection = True
         request.wfile.write(data)
 
-    def _meet(self) -> None:
-        """Wait for other requests that are on their way, to see how many come at the same time."""
+    def _meet(self, path: str) -> None:
+        """Count who is here at the same time; and have those of the meeting wait for each other."""
         with self._arrived:
-            self._here += 1
-            self.most_at_once = max(self.most_at_once, self._here)
-            self._arrived.notify_all()
-            self._arrived.wait_for(lambda: self.most_at_once >= self.gather, timeout=0.05 if self.gather > 1 else 0)
-            self._here -= 1
+            self._here.append(path)
+            self.most_at_once = max(self.most_at_once, len(self._here))
+            if path in self.meeting:
+                self._arrived.notify_all()
+                self._arrived.wait_for(lambda: self.meeting <= set(self._here) or path not in self.meeting, timeout=10)
+                self.meeting = set()
+            self._here.remove(path)
 
     def _broken_answer(self, path: str, page: int) -> Answer | None:
         answer = self._broken.get((path, page))
