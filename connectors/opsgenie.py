@@ -86,7 +86,7 @@ class Opsgenie(OnCallSystem):
             id_ = text_of(row, "id", "a schedule")
             enabled = part(row, "enabled", bool, f"schedule {id_}")
             attributes = attributes_of(row, but=frozenset({"id", "name", "enabled", "rotations", "ownerTeam"}))
-            if team := plain((row.get("ownerTeam") or {}).get("name")):
+            if team := _name(row.get("ownerTeam")):
                 attributes["team"] = team
             schedule = Principal(
                 Kind.SCHEDULE, id_, text_of(row, "name", f"schedule {id_}"), active=enabled, attributes=attributes
@@ -119,7 +119,8 @@ class Opsgenie(OnCallSystem):
                 start, end = moment(period.get("startDate"), what), moment(period.get("endDate"), what)
                 if touches(start, end, now):
                     # Of a past period the users who were on call are told; of others, whom the rotation names.
-                    for recipient in rows_of(period.get("flattenedRecipients") or [period.get("recipient")], what):
+                    told = period.get("flattenedRecipients") or [period.get("recipient") or {"type": "none"}]
+                    for recipient in rows_of(told, what):
                         yield from self._on_call(schedule, recipient, start, end)
 
     def _on_call(
@@ -151,10 +152,10 @@ class Opsgenie(OnCallSystem):
             rows = rows_of(part(body, "data", list, path), path)
             count += len(rows)
             yield from rows
-            link = (body.get("paging") or {}).get("next")
-            if not link:
+            paging = part(body, "paging", dict, path) if body.get("paging") is not None else {}
+            if paging.get("next") is None:
                 break
-            path, query = pages.turn(text_of(body["paging"], "next", path)), {}
+            path, query = pages.turn(text_of(paging, "next", path)), {}
         total = body.get("totalCount")
         if isinstance(total, int) and count < total:
             raise Incomplete(f"{path.partition('?')[0]}: {count} of {total}, and no further page")
@@ -178,13 +179,17 @@ def _user(row: Mapping[str, Any]) -> Principal:
     what = f"user {id_}"
     login = text_of(row, "username", what)  # is the e-mail address
     attributes = attributes_of(row, but=frozenset({"id", "username", "fullName", "blocked", "userAddress", "role"}))
-    if role := plain((row.get("role") or {}).get("name")):
+    if role := _name(row.get("role")):
         attributes["role"] = role
     details = row.get("details")
     for key, values in (details if isinstance(details, dict) else {}).items():
         attributes |= attributes_of({f"details.{key}": values})
     active = not part(row, "blocked", bool, what)
     return Principal(Kind.USER, id_, plain(row.get("fullName")) or login, login, active, attributes=attributes)
+
+
+def _name(value: Any) -> str | None:
+    return plain(value.get("name") if isinstance(value, dict) else value)
 
 
 def _until_unthrottled(headers: Mapping[str, str]) -> float | None:

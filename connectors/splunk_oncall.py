@@ -15,7 +15,7 @@ from pydantic import Field
 
 from connectors import retry
 from connectors.answers import attributes_of, plain
-from connectors.errors import BadData, ConnectorError, Throttled
+from connectors.errors import BadData, ConnectorError, Forbidden, Throttled
 from connectors.http import Answer, Api, part
 from connectors.options import HttpOptions, Secret
 from connectors.pace import Pace
@@ -159,6 +159,9 @@ def _on_call(schedule: Ref, found: Mapping[str, Any], now: float) -> Iterator[Sh
             for roll in rolls
             if roll.get("onCallUser")  # a gap in the rotation has none
         ]
+        if entry.get("onCallUser") and entry.get("shiftRoll") and not _covered(rolls, now, what):
+            # The turns that are listed begin with the next; this one lasts until the hand-over.
+            spans.append((_ref(entry["onCallUser"], what), 0.0, moment(entry["shiftRoll"], what)))
         if kind == "user" and not rolls and entry.get("onCallUser"):  # named in the policy: always on call
             spans = [(_ref(entry["onCallUser"], what), 0.0, FOREVER)]
         for member, start, end in spans:
@@ -167,6 +170,10 @@ def _on_call(schedule: Ref, found: Mapping[str, Any], now: float) -> Iterator[Sh
     for orig, over, start, end in overrides:
         if orig is None:  # taken on call where nobody was
             yield from shifts(schedule, over, [(start, end)], now)
+
+
+def _covered(rolls: list[dict[str, Any]], now: float, what: str) -> bool:
+    return any(moment(roll.get("start"), what) <= now < moment(roll.get("end"), what) for roll in rolls)
 
 
 _Override = tuple[Ref | None, Ref, float, float]
@@ -198,4 +205,9 @@ def _meant(place: str, status: int, sentence: str) -> ConnectorError | None:
     """The reference says of 403: "Authentication failed or rate-limit reached"."""
     if status == 403 and any(word in sentence.lower() for word in ("rate", "limit", "too many")):
         return Throttled(f"{place}: too many requests: 403 ({sentence})")
+    if status == 403:
+        return Forbidden(
+            f"{place}: the API id and key are refused: 403{f' ({sentence})' if sentence else ''}",
+            remedy="compare api_id with Integrations, API; make a new key there; or a rate limit was reached",
+        )
     return gone_meanwhile(place, status, "/team/")

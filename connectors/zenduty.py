@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo
 from pydantic import Field
 
 from connectors.answers import attributes_of, plain
-from connectors.errors import BadData, ConnectorError, Unauthenticated
+from connectors.errors import BadData, ConnectorError, Forbidden, Unauthenticated
 from connectors.http import Api, part
 from connectors.options import HttpOptions, Secret
 from connectors.paging import Pages
@@ -283,5 +283,10 @@ def _meant(place: str, status: int, sentence: str) -> ConnectorError | None:
     if status == 403 and ("token" in sentence.lower() or "credentials" in sentence.lower()):
         return Unauthenticated(
             f"{place}: the token was refused: 403 ({sentence})", remedy="renew it: Account, API Keys"
+        )
+    if status == 403:
+        return Forbidden(
+            f"{place}: the token may not: 403{f' ({sentence})' if sentence else ''}",
+            remedy="use the API key of an owner or administrator of the account",
         )
     return gone_meanwhile(place, status, "/schedules/")

@@ -123,12 +123,28 @@ def test_the_key_follows_no_link_to_another_origin(server: OpsgenieServer, conne
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("link", [7, ["x"], {"href": "x"}])
+@pytest.mark.parametrize("link", [7, "", ["x"], {"href": "x"}])
 def test_a_link_that_is_none_is_no_end(server: OpsgenieServer, connect: Connect, link: Any) -> None:
     """Something in the place of the next page is not the last page."""
     answer = Answer(200, {"data": [server.users[0]], "paging": {"next": link}})
     with server.broken("users", 1, answer), pytest.raises(BadData):
         list(connect(server).read(DIRECTORY))
+
+
+@pytest.mark.parametrize("paging", [[], "next", 7])
+def test_paging_that_is_none_is_no_end(server: OpsgenieServer, connect: Connect, paging: Any) -> None:
+    """Neither."""
+    answer = Answer(200, {"data": [server.users[0]], "paging": paging})
+    with server.broken("users", 1, answer), pytest.raises((BadData, ServerFault)):
+        list(connect(server).read(DIRECTORY))
+
+
+@pytest.mark.parametrize("role", ["User", {"id": "User", "name": "User"}])
+def test_a_role_is_an_attribute_in_either_form(server: OpsgenieServer, connect: Connect, role: Any) -> None:
+    """A name, or an object with one."""
+    server.users[0]["role"] = role
+    user = next(r for r in connect(server).read(DIRECTORY) if isinstance(r, Principal))
+    assert user.attributes["role"] == "User"
 
 
 @pytest.mark.parametrize("key", ["id", "username", "blocked"])
@@ -220,6 +236,14 @@ def test_nobody_on_call_is_a_gap_in_the_schedule(server: OpsgenieServer, connect
     assert shifts(list(connect(server).read(SCHEDULES))) == []
 
 
+def test_a_period_for_nobody_is_a_gap_in_the_schedule(server: OpsgenieServer, connect: Connect) -> None:
+    """An empty slot may come without a recipient."""
+    slot = period(iso(-1), iso(1), "none", None)
+    del slot["recipient"]
+    server.add_schedule("s1", "P", rotation("a", slot, period(iso(1), iso(2), "user", "u1")))
+    assert shifts(list(connect(server).read(SCHEDULES))) == [("u1", at(1), at(2))]
+
+
 def test_an_escalation_on_call_is_told(server: OpsgenieServer, connect: Connect) -> None:
     """Who is reached through one is not read, which status shows."""
     server.add_schedule("s1", "P", rotation("a", period(iso(-1), iso(1), "escalation", "e1")))
@@ -251,7 +275,12 @@ def test_a_schedule_that_is_off_has_nobody(server: OpsgenieServer, connect: Conn
         {"finalTimeline": {}},
         {"startDate": None},
         {"endDate": "soon"},
-        {"finalTimeline": {"rotations": [{"periods": [{"startDate": iso(-1), "endDate": iso(1)}]}]}},
+        {"finalTimeline": {"rotations": [{"periods": [{"startDate": iso(-1), "recipient": {"type": "none"}}]}]}},
+        {
+            "finalTimeline": {
+                "rotations": [{"periods": [{**period(iso(-1), iso(1), "user", "u1"), "recipient": ["u1"]}]}]
+            }
+        },
         {"finalTimeline": {"rotations": [{"periods": [period("2026-11-23T07:00:00", iso(1), "user", "u1")]}]}},
         {"finalTimeline": {"rotations": [{"periods": [period(iso(-1), iso(1), "user", None)]}]}},
         {"finalTimeline": {"rotations": [{"periods": [period(iso(-1), iso(1), "robot", "r1")]}]}},

@@ -193,6 +193,22 @@ def test_who_is_named_in_the_step_is_always_on_call(server: SplunkOnCallServer, 
     assert shifts(list(connect(server).read(SCHEDULES))) == [("ada", 0.0, FOREVER)]
 
 
+def test_the_turn_of_now_counts_where_only_the_next_are_listed(server: SplunkOnCallServer, connect: Connect) -> None:
+    """Until the hand-over, and with its overrides; a listed turn of now is not counted twice."""
+    server.add_policy(
+        "team-1",
+        "pol-1",
+        "P",
+        entry("rotation_group", ("bo", iso(5), iso(9)), user="ada", shiftRoll=iso(5)),
+        overrides=[override("ada", "chi", iso(-1), iso(2))],
+    )
+    assert [s for s in shifts(list(connect(server).read(SCHEDULES))) if s[1] <= NOW < s[2]] == [("chi", at(-1), at(2))]
+    server.teams["team-1"]["schedules"].clear()
+    turns = ("ada", iso(-1), iso(5)), ("bo", iso(5), iso(9))
+    server.add_policy("team-1", "pol-1", "P", entry("rotation_group", *turns, user="ada", shiftRoll=iso(5)))
+    assert shifts(list(connect(server).read(SCHEDULES))) == [("ada", at(-1), at(5)), ("bo", at(5), at(9))]
+
+
 def test_only_turns_that_touch_the_coming_week_are_read(server: SplunkOnCallServer, connect: Connect) -> None:
     """From now to the horizon."""
     week = SHIFT_HORIZON / 3600
