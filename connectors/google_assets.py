@@ -3,7 +3,7 @@
 Source: Cloud Asset Inventory, "Asset names" and "Asset types". A type whose name there has the project's *number* is
 left out, unless the state has that very name, since a state knows projects by their ids. One name is not the
 inventory's: a Cloud SQL instance is `//sqladmin.googleapis.com/…`, as in IAM's "Full resource names" and in ownerd's
-contract, where the inventory writes `//cloudsql.googleapis.com/…`.
+contract, where the inventory writes `//cloudsql.googleapis.com/…`; the `gcp` connector renames it, too.
 """
 
 from __future__ import annotations

@@ -229,6 +229,8 @@ class GoogleServer:
         """Service accounts whose tokens `email` may make."""
         self.clock = 1_795_000_000.0
         self.token_life = 3600
+        self.token_length = 0
+        """Page tokens are at least this long."""
         self.requests: list[str] = []
         """Method, path and query of every request."""
         self.authorizations: list[str] = []
@@ -264,17 +266,18 @@ class GoogleServer:
         start = _position(call.one("pageToken"), call.path + same) if "pageToken" in call.query else 0
         document: dict[str, Any] = {key: list(rows[start : start + length])} if rows[start:] else {}
         if start + length < len(rows):
-            document["nextPageToken"] = _cursor(start + length, call.path + same)
+            document["nextPageToken"] = _cursor(start + length, call.path + same, self.token_length)
         return document, start // length + 1
 
     def grant(self, token: str, *scopes: str, email: str = "", subject: str = "") -> None:
         """Have an access token that lives for ever: of the service account, unless another's `email` is given."""
         self._tokens[token] = Granted(email or self.email, frozenset(scopes), subject)
 
-    def expire_tokens(self) -> None:
-        """End every token that was issued: what its holder thinks of its time does not count."""
+    def expire_tokens(self, email: str = "") -> None:
+        """End every token that was issued (to one service account): what its holder thinks of its time does not count."""
         with self._lock:
-            self._tokens = {t: g for t, g in self._tokens.items() if t == self.token}
+            kept = {t: g for t, g in self._tokens.items() if t == self.token or (email and g.email != email)}
+            self._tokens = kept
 
     def revoke(self) -> None:
         """End every token, and give no new ones."""
@@ -586,9 +589,9 @@ def _unbase(text: str) -> bytes:
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
-def _cursor(start: int, query: str) -> str:
+def _cursor(start: int, query: str, length: int = 0) -> str:
     # Opaque, and with characters that must survive encoding: +, / and =.
-    return base64.b64encode(b"\xfb\xef\xff" + json.dumps([start, query]).encode()).decode()
+    return base64.b64encode(b"\xfb\xef\xff" + json.dumps([start, query]).encode().ljust(length)).decode()
 
 
 def _position(cursor: str, query: str) -> int:
