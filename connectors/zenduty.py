@@ -214,7 +214,7 @@ def _turns(
     turns, doubtful = [], False
     for n in count(max(0, int((now - begins) // length) - 1)):
         elapsed = begins + n * length
-        if elapsed >= until + 3600:
+        if elapsed >= until:
             break
         span = max(by_the_clock(n), elapsed), min(by_the_clock(n + 1), elapsed + length, ends)
         if touches(*span, now):

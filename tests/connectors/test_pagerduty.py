@@ -24,7 +24,7 @@ from connectors.errors import (
     Unreachable,
 )
 from connectors.pagerduty import PagerDuty, PagerDutyOptions
-from connectors.shifts import DIRECTORY, SCHEDULES
+from connectors.shifts import DIRECTORY, SCHEDULES, touches
 from connectors.values import SHIFT_HORIZON, Gap, Kind, Members, Principal, Record, Ref, Shift
 from tests.connectors.oncall_rig import NOW, at, iso
 from tests.servers.oncall import Answer
@@ -220,6 +220,37 @@ def test_a_deleted_user_on_call_is_nobody_active(server: PagerDutyServer, connec
     assert Ref(Kind.USER, "PGONE") not in {r.ref for r in records if isinstance(r, Principal)}
 
 
+@pytest.mark.parametrize("nobody", [{}, {"user": None}])
+def test_an_entry_for_nobody_is_a_gap_in_the_schedule(
+    server: PagerDutyServer, connect: Connect, nobody: dict[str, Any]
+) -> None:
+    """With a null in the user's place, or nothing."""
+    entries = [
+        {"start": iso(-1), "end": iso(1), **nobody},
+        {"start": iso(1), "end": iso(2), "user": reference("user", "PU1")},
+    ]
+    document = {"schedule": {"final_schedule": {"rendered_schedule_entries": entries}}}
+    with server.broken("schedule", 1, Answer(200, document)):
+        assert shifts(list(connect(server).read(SCHEDULES))) == [("PU1", at(1), at(2))]
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "expected"),
+    [
+        (-1, 0, False),
+        (-1, 0.1, True),
+        (0, 1, True),
+        (0, 0, False),
+        (2, 1, False),
+        (168, 169, False),
+        (167.9, 169, True),
+    ],
+)
+def test_a_shift_touches_the_week_from_now(start: float, end: float, expected: bool) -> None:
+    """Its end is no part of a shift, nor of the week."""
+    assert touches(at(start), at(end), NOW) == expected
+
+
 def test_offsets_from_utc_are_heeded(server: PagerDutyServer, connect: Connect) -> None:
     """A schedule may be rendered in its own zone."""
     server.schedules.clear()
@@ -305,6 +336,17 @@ def test_a_shift_based_schedule_deleted_meanwhile_is_no_gap(server: PagerDutySer
     """A 404 of one of them does not mean that the account has none."""
     server.add_shift_based("v3-1", "Sun", ("PU1", iso(-1), iso(2)))
     with server.broken("v3 schedule", 1, Answer(404)), pytest.raises(Incomplete):
+        list(connect(server).read(SCHEDULES))
+
+
+@pytest.mark.parametrize(("status", "expected"), [(402, BadData), (404, Misconfigured)])
+def test_an_account_that_showed_some_does_not_lack_them(
+    server: PagerDutyServer, connect: Connect, status: int, expected: type[ConnectorError]
+) -> None:
+    """On a later page it is an error: the schedules already read are not all."""
+    server.add_shift_based("v3-1", "Sun")
+    server.add_shift_based("v3-2", "Moon")
+    with server.broken("v3", 2, Answer(status)), pytest.raises(expected):
         list(connect(server).read(SCHEDULES))
 
 
