@@ -26,7 +26,7 @@ from pydantic_core import PydanticCustomError
 
 from config.problems import ConfigurationError, Problem, nearest, place_of
 from config.validation import problems_in
-from connectors.options import Duration, Strict
+from connectors.options import Duration, DurationOrNone, Strict
 from connectors.registry import DIRECTORIES, INTEGRATIONS, Entry, load
 
 Role = Literal["integration", "directory"]
@@ -100,6 +100,9 @@ class Directory(Source):
     """A `[[directories]]` table: a source of principals."""
 
     interval: Duration = Field(300.0, description="Time between runs, to which jitter is added.")
+    rename_grace: DurationOrNone = Field(
+        14 * 86400.0, description="Time for which a principal's former name names it still; 0: not at all."
+    )
 
 
 class ResourceOwner(Strict):

@@ -18,7 +18,7 @@ To write one:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -60,6 +60,14 @@ class Connector(ABC):
 
         A scope that was here before and is no longer named is taken as gone, with all it held.
         """
+
+    def holds(self, scope: str) -> Collection[Kind]:
+        """Directories: the kinds of principal that `scope` may hold; default: all.
+
+        Whether a directory knows all groups then does not depend on a scope that holds only roles.
+        """
+        del scope
+        return frozenset(Kind)
 
     @abstractmethod
     def read(self, scope: str) -> Iterator[Record]:

@@ -25,15 +25,21 @@ def parse_duration(value: Any) -> Any:
     return value
 
 
+_WRITTEN = {"type": "string", "pattern": f"^{_DURATION.pattern}$"}
 Duration = Annotated[
     float,
     BeforeValidator(parse_duration),
     Field(gt=0, allow_inf_nan=False),
-    WithJsonSchema(
-        {"anyOf": [{"type": "string", "pattern": f"^{_DURATION.pattern}$"}, {"type": "number", "exclusiveMinimum": 0}]}
-    ),
+    WithJsonSchema({"anyOf": [_WRITTEN, {"type": "number", "exclusiveMinimum": 0}]}),
 ]
 """A length of time in seconds; written `"5m"` in the configuration."""
+DurationOrNone = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    Field(ge=0, allow_inf_nan=False),
+    WithJsonSchema({"anyOf": [_WRITTEN, {"type": "number", "minimum": 0}]}),
+]
+"""The same, where 0 means not at all."""
 
 
 class Strict(BaseModel):

@@ -47,7 +47,15 @@ def answer_head(
     return f'{{"resource":{told},{outcome},"tag":{shown},"changed_at":"{rfc3339(changed_at)}"'.encode()
 
 
-def answer_tail(resource_seen_at: float | None, owners_seen_at: float | None, *, stale: bool) -> bytes:
-    """The ages, and the closing brace."""
-    told = {"resource_seen_at": rfc3339(resource_seen_at), "owners_seen_at": rfc3339(owners_seen_at), "stale": stale}
+def answer_tail(
+    resource_seen_at: float | None, owners_seen_at: float | None, *, stale: bool, valid_until: float | None = None
+) -> bytes:
+    """The ages, and the closing brace. `valid_until` stands only in answers that hang on a schedule."""
+    told: dict[str, str | bool | None] = {
+        "resource_seen_at": rfc3339(resource_seen_at),
+        "owners_seen_at": rfc3339(owners_seen_at),
+        "stale": stale,
+    }
+    if valid_until is not None:
+        told["valid_until"] = rfc3339(valid_until)
     return f",{json_text(told)[1:]}".encode()

@@ -71,7 +71,7 @@ def read(job: Job, connector: Connector, spool: SpoolWriter) -> Iterator[dict[st
         for message in arriving:
             match message:
                 case Started(scope):
-                    open_[scope] = spool.open(scope, since=job.since.get(scope))
+                    open_[scope] = spool.open(scope, since=job.since.get(scope), holds=connector.holds(scope))
                     yield {"scope": scope, "rows": 0}
                 case Restarted(scope) if scope in open_:
                     open_[scope].restart()

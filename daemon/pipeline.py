@@ -17,13 +17,13 @@ from typing import Any
 
 import orjson
 
-from config.settings import Configured, Integration, Settings
+from config.settings import Configured, Directory, Integration, Settings
 from daemon import drift
 from daemon.errors import DatabaseUnusable
 from daemon.guard import Implausible, Limits, OwnerChange, judge_owners, judge_scopes
 from daemon.rule import Rule
 from daemon.rules import Rules
-from daemon.store import claims, directory, findings, merge, publish, sources
+from daemon.store import claims, directory, findings, merge, publish, sources, turning
 from daemon.store.claims import Claims
 from daemon.store.directory import SqlDirectories
 from daemon.store.findings import Transition
@@ -48,6 +48,15 @@ class Report:
     released: bool = False
     """A snapshot that was held before has been replaced by a good one."""
     retry_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Turned:
+    """What time alone changed in one directory."""
+
+    source: str
+    owner_changes: int
+    transitions: list[Transition]
 
 
 class _Held(Exception):
@@ -142,6 +151,37 @@ class Store:
         except sqlite3.Error as error:
             raise DatabaseUnusable(self.path, str(error)) from error
 
+    def turn(self) -> list[Turned]:
+        """Apply what time alone has changed since: hand-overs of schedules, former names whose time is over."""
+        done = []
+        try:
+            due = turning.due(self._db, now=self._clock())
+        except sqlite3.Error as error:
+            raise DatabaseUnusable(self.path, str(error)) from error
+        for source in due:
+            db, now = self._db, self._clock()
+            with self._transaction():
+                name: str = db.execute("SELECT name FROM source WHERE id = ?", (source,)).fetchone()[0]
+                turning.turn(db, source, now=now)
+                self._follow(source)
+                published, transitions = self._resolve_and_publish([], now)
+            done.append(Turned(name, published.changes, transitions))
+        return done
+
+    def next_turn(self) -> float | None:
+        """When time will change something next: seconds since the epoch."""
+        try:
+            return turning.next_turn(self._db, now=self._clock())
+        except sqlite3.Error as error:
+            raise DatabaseUnusable(self.path, str(error)) from error
+
+    def _follow(self, source: int) -> None:
+        """Mark the claims that the touched principals of a directory bear on, and index those principals anew."""
+        directory.touch_reports(self._db, source)
+        directory.touch_terms(self._db, source)
+        directory.index_touched(self._db, source)
+        directory.touch_terms(self._db, source)
+
     def fail(self, name: str, error: dict[str, Any]) -> Report:
         """Record a run that yielded nothing."""
         with self._transaction():
@@ -165,11 +205,8 @@ class Store:
                 publish.retract(db, source, now=now)
                 merge.delete_gone(db, source)
             else:
-                counts = merge.apply_principals(db, source)
-                directory.touch_reports(db, source)
-                directory.touch_terms(db, source)
-                directory.index_touched(db, source)
-                directory.touch_terms(db, source)
+                counts = merge.apply_principals(db, source, now=now)
+                self._follow(source)
             sources.mark_scopes(db, source, [h.subject for h in held])
             if not integration and sources.mark_synced(db, source):
                 directory.touch_everything(db, source)
@@ -316,4 +353,7 @@ def _source_row(source: Configured, rules: dict[str, Rules], used: set[tuple[str
     else:
         text = orjson.dumps(sorted((str(k), f) for d, k, f in used if d == source.name)).decode()
     it = source.settings
-    return sources.SourceRow(source.name, source.role, it.connector, it.interval, it.stale, source.entry.prefixes, text)
+    grace = it.rename_grace if isinstance(it, Directory) else 0.0
+    return sources.SourceRow(
+        source.name, source.role, it.connector, it.interval, it.stale, source.entry.prefixes, text, grace
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
+import time
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -22,10 +23,12 @@ from daemon.errors import OwnerdError
 from daemon.notify import notify, watchdog_interval
 from daemon.pipeline import Report, Store
 from daemon.processes import end_with_supervisor
-from daemon.runner import Event, OnEvent, Runner, finished, log_report
+from daemon.runner import Event, OnEvent, Runner, finished, log_drift, log_report
 
 FIRST_RETRY = 15.0
 """Seconds from a source's first failure to the next try; doubled with each, up to its interval."""
+LONGEST_LOOK = 30.0
+"""Seconds between two looks at what time alone has changed."""
 DIRECTORIES_FIRST = 60.0
 """Seconds for which integrations wait, after a start, until each directory has been tried once."""
 JITTER = 0.1
@@ -58,6 +61,8 @@ class Poller:
         self._untried = set(settings.directories)
         self._directories_tried = asyncio.Event()
         self._stop = asyncio.Event()
+        self._published = asyncio.Event()
+        """Something was: a hand-over may be nearer than it was."""
         self._runs: set[asyncio.Task[Any]] = set()
         # A late run is still wanted (no misfire limit), and several missed ones are one.
         self._scheduler = AsyncIOScheduler(
@@ -76,6 +81,7 @@ class Poller:
         self._schedule(settings)
         self._scheduler.start()
         self._spawn(self._watchdog())
+        self._spawn(self._keep_time())
         log.info("poller.ready", sources=len(settings.sources), state_directory=str(settings.state_directory))
         notify("READY=1")
         try:
@@ -139,6 +145,7 @@ class Poller:
         try:
             report = await self._runner.run(name, listen, whole=whole)
         finally:
+            self._published.set()
             self._untried.discard(name)
             if not self._untried:
                 self._directories_tried.set()
@@ -159,6 +166,25 @@ class Poller:
         delay *= 1 + JITTER * random.random()  # noqa: S311  # spreads load, guards nothing
         job.modify(next_run_time=datetime.now(UTC) + timedelta(seconds=delay))
         log.info("poll.retry", source=report.source, failures=failures, seconds=round(delay, 1))
+
+    async def _keep_time(self) -> None:
+        """Hand schedules over at their minute, without a poll.
+
+        Looks at the wall clock often enough to notice when it was set, or stood still while the machine slept.
+        """
+        while True:
+            self._published.clear()
+            try:
+                done, following = await self._runner.turn()
+            except OwnerdError as error:
+                log.error("time.failed", problem=error.message, remedy=error.remedy)  # noqa: TRY400  # no traceback
+                done, following = [], None
+            for turned in done:
+                log_drift(log, turned.transitions)
+                log.info("time.turned", source=turned.source, owner_changes=turned.owner_changes)
+            wait = LONGEST_LOOK if following is None else min(max(following - time.time(), 0.0), LONGEST_LOOK)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._published.wait(), wait)
 
     # --- orders -----------------------------------------------------------------------------------------------------
 

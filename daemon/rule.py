@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from connectors.values import Kind
 
@@ -98,6 +98,8 @@ class Candidate:
     alive: bool
     matched: str
     manager: str | None = None
+    former: bool = False
+    """What matched is what the principal was called before, and it counts for a while yet."""
 
 
 class Directories(Protocol):
@@ -116,10 +118,14 @@ class Directories(Protocol):
         ...
 
 
-class Finding(NamedTuple):
-    """A part of a tag that cannot own, and why."""
+OWNERLESS = "integration_owner_unknown"
+GROUP_RENAMED: Literal["group_renamed"] = "group_renamed"
 
-    reason: Reason
+
+class Finding(NamedTuple):
+    """A part of a tag that cannot own, and why; or that owns by a name that is no more (`GROUP_RENAMED`)."""
+
+    reason: Reason | Literal["group_renamed"]
     value: str
 
 
@@ -166,21 +172,12 @@ def judge(claim: Claim, rule: Rule, directories: Directories) -> Verdict:
         return Verdict(reason=Reason.DIRECTORY_NEVER_SYNCED)
     whole = name_principals(value, rule, directories)
     parts = tuple(parts_of(value, rule.split))
-    if whole is not Reason.VALUE_UNKNOWN or len(parts) == 0:
-        return _whole(whole, value)
-    if parts == (value,):
-        return _nobody(Reason.VALUE_UNKNOWN, value)
-    owners: dict[Owner, None] = {}
-    findings: list[Finding] = []
-    for part in parts:
-        found = name_principals(part, rule, directories)
-        if isinstance(found, Reason):
-            findings.append(Finding(found, part))
-        else:
-            owners.update(dict.fromkeys(found))
-    if owners:
-        return Verdict(owners=tuple(owners), findings=tuple(findings))
-    return Verdict(reason=findings[0].reason, findings=tuple(findings))
+    if whole.reason is not Reason.VALUE_UNKNOWN or parts in {(), (value,)}:
+        return whole
+    found = [name_principals(part, rule, directories) for part in parts]
+    owners = tuple(dict.fromkeys(owner for verdict in found for owner in verdict.owners))
+    findings = tuple(finding for verdict in found for finding in verdict.findings)
+    return Verdict(owners, None if owners else found[0].reason, findings)
 
 
 def parts_of(value: str, split: str | None) -> Iterator[str]:
@@ -191,15 +188,16 @@ def parts_of(value: str, split: str | None) -> Iterator[str]:
     yield from dict.fromkeys(part for piece in value.split(split) if (part := piece.strip()))
 
 
-def name_principals(value: str, rule: Rule, directories: Directories) -> tuple[Owner, ...] | Reason:
+def name_principals(value: str, rule: Rule, directories: Directories) -> Verdict:
     """The principals that one value names and that may own, or why there are none."""
     matched = match(value, directories.candidates(rule.directory, rule.kind, rule.field, value), rule.field)
     if isinstance(matched, Reason):
-        return matched
+        return _nobody(matched, value)
+    renamed = (Finding(GROUP_RENAMED, value),) if matched[0].former else ()
     if rule.by_manager:
         matched = [m for c in matched if c.manager is not None and (m := directories.user(rule.directory, c.manager))]
         if not matched:
-            return Reason.VALUE_UNKNOWN
+            return _nobody(Reason.VALUE_UNKNOWN, value)
     owners: dict[Owner, None] = {}
     unfit: set[Reason] = set()
     for candidate in matched:
@@ -208,14 +206,19 @@ def name_principals(value: str, rule: Rule, directories: Directories) -> tuple[O
             owners[Owner(candidate.kind, rule.directory, candidate.id, candidate.name)] = None
         else:
             unfit.add(reason)
-    return tuple(owners) or max(unfit, key=_UNFIT.index)
+    if not owners:
+        reason = max(unfit, key=_UNFIT.index)
+        return Verdict((), reason, (Finding(reason, value), *renamed))
+    return Verdict(tuple(owners), None, renamed)
 
 
 def match(value: str, candidates: Sequence[Candidate], field: str) -> Sequence[Candidate] | Reason:
     """Exact first, else by canonical form. Several principals are ambiguous, unless the field is one that many share.
 
-    Where many share a field, several *values* of it with one canonical form are ambiguous in their place.
+    Where many share a field, several *values* of it with one canonical form are ambiguous in their place. What somebody
+    was called before counts only where nobody is called so now.
     """
+    candidates = [c for c in candidates if not c.former] or candidates
     exact = [c for c in candidates if c.matched == value]
     pool = list({(c.kind, c.id): c for c in exact or candidates}.values())
     if not pool:
@@ -246,20 +249,14 @@ def judge_fallback(rules: Sequence[tuple[Rule, Sequence[str]]], directories: Dir
     if not all(directories.synced(rule.directory, rule.kind) for rule, _ in rules):
         return Verdict(reason=Reason.DIRECTORY_NEVER_SYNCED)
     owners: dict[Owner, None] = {}
-    findings = []
+    findings: list[Finding] = []
     for rule, values in rules:
         for value in values:
             found = name_principals(value, rule, directories)
-            if isinstance(found, Reason):
-                findings.append(Finding(found, value))
-            else:
-                owners.update(dict.fromkeys(found))
+            findings += found.findings
+            owners.update(dict.fromkeys(found.owners))
     return Verdict(owners=tuple(owners), findings=tuple(findings))
 
 
 def _nobody(reason: Reason, value: str) -> Verdict:
     return Verdict(reason=reason, findings=(Finding(reason, value),))
-
-
-def _whole(found: tuple[Owner, ...] | Reason, value: str) -> Verdict:
-    return _nobody(found, value) if isinstance(found, Reason) else Verdict(owners=found)

@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -20,8 +20,9 @@ import orjson
 from config.settings import Configured, Settings
 from daemon.child import Job
 from daemon.errors import DatabaseUnusable
-from daemon.pipeline import Report, Store, rules_of
+from daemon.pipeline import Report, Store, Turned, rules_of
 from daemon.processes import end
+from daemon.store.findings import Transition
 from daemon.version import version
 
 Event = dict[str, Any]
@@ -116,6 +117,12 @@ class Runner:
             on_event(finished(report, time.monotonic() - started))
             return report
 
+    async def turn(self) -> tuple[list[Turned], float | None]:
+        """Apply what time alone has changed; what that did, and when time will change something next."""
+        done: list[Turned] = await self._write(self._store.turn)
+        following: float | None = await self._write(self._store.next_turn)
+        return done, following
+
     async def accept(self, name: str, on_event: OnEvent) -> Report | None:
         """Let a held snapshot through; None if nothing is held."""
         lock = self._locks.setdefault(name, asyncio.Lock())
@@ -199,14 +206,19 @@ def finished(report: Report, seconds: float) -> Event:
     }
 
 
-def log_report(log: Any, report: Report, event: Mapping[str, Any]) -> None:
-    """One line a transition, one a failed scope or held part, and one summary line a run."""
-    for t in report.transitions:
+def log_drift(log: Any, transitions: Iterable[Transition]) -> None:
+    """One line a finding that opened or was resolved."""
+    for t in transitions:
         told = {"integration": t.integration, "kind": t.kind, "key": t.key, "value": t.value, "resources": t.resources}
         if t.opened:
             log.warning("drift.opened", **told, suggestions=list(t.suggestions))
         else:
             log.info("drift.resolved", **told)
+
+
+def log_report(log: Any, report: Report, event: Mapping[str, Any]) -> None:
+    """One line a transition, one a failed scope or held part, and one summary line a run."""
+    log_drift(log, report.transitions)
     for scope, error in report.errors.items():
         log.error("poll.scope_failed", source=report.source, scope=scope, **error)
     for h in report.held:

@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from connectors.errors import BadData, ConnectorError, Throttled
-from connectors.values import Bookmark, Change, Gap, Gone, Left, Members, Principal, Ref, Resource, Shift
+from connectors.values import Bookmark, Change, Gap, Gone, Kind, Left, Members, Principal, Ref, Resource, Shift
 from daemon.matching import resource_key
 
 BATCH = 1000
@@ -26,7 +26,7 @@ _SCHEMA = """
 CREATE TABLE run (finished REAL, error TEXT, kinds TEXT NOT NULL, base TEXT NOT NULL);
 CREATE TABLE scope (
   no INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, started REAL NOT NULL, state TEXT NOT NULL, rows INTEGER NOT NULL,
-  error TEXT, since TEXT, bookmark TEXT, gaps TEXT NOT NULL
+  error TEXT, since TEXT, bookmark TEXT, gaps TEXT NOT NULL, holds TEXT NOT NULL
 );
 CREATE TABLE resource (
   key TEXT, rid TEXT, type TEXT, name TEXT, parent TEXT, parent_key TEXT, tags TEXT, hash BLOB, scope_no INTEGER,
@@ -89,19 +89,22 @@ class SpoolWriter:
         self._db.execute("BEGIN")
         self._scopes = 0
 
-    def open(self, name: str, *, since: str | None = None) -> ScopeWriter:
-        """Begin a scope that is read whole or, with `since`, of which the changes after that bookmark are read."""
+    def open(self, name: str, *, since: str | None = None, holds: Iterable[Kind] = Kind) -> ScopeWriter:
+        """Begin a scope that is read whole or, with `since`, of which the changes after that bookmark are read.
+
+        `holds`: the kinds of principal that it may hold.
+        """
         self._scopes += 1
         self._db.execute(
-            "INSERT INTO scope VALUES (?, ?, ?, 'reading', 0, NULL, ?, NULL, '[]')",
-            (self._scopes, well_formed(name), self._clock(), since),
+            "INSERT INTO scope VALUES (?, ?, ?, 'reading', 0, NULL, ?, NULL, '[]', ?)",
+            (self._scopes, well_formed(name), self._clock(), since, orjson.dumps(sorted(map(str, holds))).decode()),
         )
         return ScopeWriter(self._db, self._scopes, changes=since is not None)
 
     @contextmanager
-    def scope(self, name: str, *, since: str | None = None) -> Iterator[ScopeWriter]:
+    def scope(self, name: str, *, since: str | None = None, holds: Iterable[Kind] = Kind) -> Iterator[ScopeWriter]:
         """Read one scope inside this; an exception fails the scope and goes on up."""
-        scope = self.open(name, since=since)
+        scope = self.open(name, since=since, holds=holds)
         try:
             yield scope
             scope.end()

@@ -26,12 +26,18 @@ class Clock:
 
 
 def configuration(
-    *integrations: Mapping[str, Any], directories: Iterable[str] = ("corp",), **tables: Any
+    *integrations: Mapping[str, Any],
+    directories: Iterable[str] = ("corp",),
+    of_each: Mapping[str, Any] | None = None,
+    **tables: Any,
 ) -> dict[str, Any]:
-    """A document with file connectors throughout; nothing is ever read from their paths."""
+    """A document with file connectors throughout; nothing is ever read from their paths.
+
+    `of_each`: options of each directory.
+    """
     return {
         **tables,
-        "directories": [{"name": d, "connector": "file", "path": "/nowhere"} for d in directories],
+        "directories": [{"name": d, "connector": "file", "path": "/nowhere", **(of_each or {})} for d in directories],
         "integrations": [{"connector": "file", "path": "/nowhere", **it} for it in integrations],
     }
 

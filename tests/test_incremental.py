@@ -70,7 +70,9 @@ class Publishing(RuleBasedStateMachine):
         self.world = World(Path(self.folder.name, "followed"), self.document())
 
     def document(self) -> dict[str, Any]:
-        return configuration(*(integration(name, *self.owned, inherit=self.inherit) for name in ("a", "b")))
+        # A fresh database knows nothing of former names.
+        integrations = (integration(name, *self.owned, inherit=self.inherit) for name in ("a", "b"))
+        return configuration(*integrations, of_each={"rename_grace": 0})
 
     def records(self, source: str) -> list[Record]:
         if source != "corp":

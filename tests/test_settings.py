@@ -14,6 +14,7 @@ from config.secrets import resolve
 from config.settings import ATTRIBUTE_HELP, json_schema, load_settings, parse_settings
 from connectors.errors import Misconfigured
 from connectors.options import HttpOptions, Options, Secret, parse_duration
+from connectors.registry import INTEGRATIONS
 from tests.harness import configuration, integration, owned_by
 
 HERE = Path("test.toml")
@@ -53,7 +54,7 @@ def test_every_problem_at_once_each_with_its_place() -> None:
     [
         ({"connector": "fiel"}, 'integrations[0].connector: no connector named "fiel"; did you mean "file"?'),
         ({"connector": "okta"}, 'integrations[0].connector: "okta" reads no resources'),
-        ({"connector": None}, "integrations[0].connector: missing; one of aws, file, terraform"),
+        ({"connector": None}, f"integrations[0].connector: missing; one of {', '.join(sorted(INTEGRATIONS))}"),
         ({"pth": "x"}, 'integrations[0].pth: unknown key "pth"; did you mean "path"?'),
         ({"name": "a b"}, "integrations[0].name: a name is 1 to 64 letters, digits, dots, hyphens and underscores, and starts with no mark"),
         ({"integration_owner": {}}, "integrations[0].integration_owner: write [[integrations.integration_owner]], with two brackets"),

@@ -92,7 +92,9 @@ class Lookup:
         """A row's bytes, with its ages."""
         age = age or self.reader.age(row.freshness_id)
         now = self._clock() if now is None else now
-        return row.head + answer_tail(age.resource_seen_at, age.owners_seen_at, stale=now > age.stale_from)
+        return row.head + answer_tail(
+            age.resource_seen_at, age.owners_seen_at, stale=now > age.stale_from, valid_until=age.valid_until
+        )
 
     def choose(self, resource: str, rows: Sequence[Row], integration: str | None) -> Row:
         """The row that counts. Problem if no integration has the resource, or if several give it different owners."""
@@ -166,5 +168,5 @@ class Lookup:
         """An answer in which each owner has its `members`: active users, nested groups flattened."""
         told: dict[str, Any] = orjson.loads(answer)
         for owner in told["owners"]:
-            owner["members"] = self.reader.members(owner["directory"], f"{owner['kind']}:{owner['id']}")
+            owner["members"] = self.reader.members(owner["directory"], f"{owner['kind']}:{owner['id']}", self._clock())
         return json_bytes(told)

@@ -126,7 +126,11 @@ _SCHEMAS: _Json = {
             "resource_seen_at": _maybe(_TIME),
             "owners_seen_at": _maybe(_TIME),
             "stale": _FLAG,
-        }
+            "valid_until": _text(
+                "RFC 3339. Only in answers that hang on a schedule: its next hand-over.", format="date-time"
+            ),
+        },
+        "valid_until",
     ),
     "Outcome": _object(_OUTCOME),
     "Change": _object(

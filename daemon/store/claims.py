@@ -14,7 +14,20 @@ import orjson
 
 from connectors.values import Kind
 from daemon.matching import canonical
-from daemon.rule import Claim, Finding, Owner, Reason, Rule, Verdict, claim_of, judge, judge_fallback, parts_of
+from daemon.rule import (
+    GROUP_RENAMED,
+    OWNERLESS,
+    Claim,
+    Finding,
+    Owner,
+    Reason,
+    Rule,
+    Verdict,
+    claim_of,
+    judge,
+    judge_fallback,
+    parts_of,
+)
 from daemon.rules import Rules
 from daemon.store.directory import SqlDirectories
 from daemon.store.outcomes import Outcomes
@@ -207,7 +220,8 @@ class Claims:
             "UPDATE claim SET owners = ?, reason = ?, outcome_id = 0 WHERE id = ?", (owners, verdict.reason, claim_id)
         )
         findings: list[Finding] = list(verdict.findings)
-        self._record_findings(claim_id, [("integration_owner_unknown", "integration_owner", f.value) for f in findings])
+        told = [(f.reason if f.reason == GROUP_RENAMED else OWNERLESS, "integration_owner", f.value) for f in findings]
+        self._record_findings(claim_id, told)
         return bool(before != (owners, verdict.reason, 0))
 
     def _read_fallback(self, claim_id: int) -> Verdict:
@@ -226,20 +240,44 @@ class Claims:
     ) -> None:
         """Put verdict and fallback together: the outcome of the rows that have the tag, and of their heirs."""
         concerned = set() if claim is None else {self._rules.resource_owner[claim.rule].directory}
+        schedules = self._schedules_of(claim)
         if verdict.reason is not None and verdict.reason is not Reason.DIRECTORY_NEVER_SYNCED:
             concerned |= {rule.directory for rule, _ in self._rules.integration_owner}
+            schedules |= self._schedules_of_fallback()
         new = (
             self._outcomes.intern(verdict, fallback, inherited=False),
             self._outcomes.intern(verdict, fallback, inherited=True),
         )
-        self._db.execute(
-            "UPDATE claim SET outcome_id = ?, inherited_outcome_id = ?, directories = ? WHERE id = ?",
-            (*new, orjson.dumps(sorted(self._directories.ids[name] for name in concerned)).decode(), claim_id),
+        rests_on = (
+            orjson.dumps(sorted(self._directories.ids[name] for name in concerned)).decode(),
+            orjson.dumps(sorted(schedules)).decode(),
         )
-        if new != old:
+        rested_on = self._db.execute("SELECT directories, schedules FROM claim WHERE id = ?", (claim_id,)).fetchone()
+        self._db.execute(
+            "UPDATE claim SET outcome_id = ?, inherited_outcome_id = ?, directories = ?, schedules = ? WHERE id = ?",
+            (*new, *rests_on, claim_id),
+        )
+        if (new, rests_on) != (old, rested_on):
             self._db.execute(
                 "INSERT OR IGNORE INTO temp.render SELECT id FROM resource WHERE claim_id = ?", (claim_id,)
             )
+
+    def _schedules_of(self, claim: Claim | None) -> set[tuple[int, str]]:
+        """The schedules that a claim names, on call or not: when they hand over, the answer may be another."""
+        if claim is None or claim.ambiguous:
+            return set()
+        rule = self._rules.resource_owner[claim.rule]
+        value = claim.value.strip()
+        return self._named_schedules(rule, (value, *parts_of(value, rule.split)))
+
+    def _schedules_of_fallback(self) -> set[tuple[int, str]]:
+        return {s for rule, values in self._rules.integration_owner for s in self._named_schedules(rule, values)}
+
+    def _named_schedules(self, rule: Rule, values: Iterable[str]) -> set[tuple[int, str]]:
+        if rule.kind is not Kind.SCHEDULE:
+            return set()
+        found = (c for v in values for c in self._directories.candidates(rule.directory, rule.kind, rule.field, v))
+        return {(self._directories.ids[rule.directory], f"{c.kind}:{c.id}") for c in found}
 
     def _reconclude(self, fallback_id: int, fallback: Verdict) -> None:
         """Every claim that falls back has new owners."""

@@ -33,7 +33,7 @@ class SqlDirectories:
     def candidates(self, directory: str, kind: Kind, field: str, value: str) -> Sequence[Candidate]:
         """Every principal of `kind` whose `field` equals `value` in canonical form, ordered by id."""
         rows = self._db.execute(
-            "SELECT p.kind, p.external_id, p.name, p.active, p.alive, m.exact, p.manager FROM match m"
+            "SELECT p.kind, p.external_id, p.name, p.active, p.alive, m.exact, p.manager, m.former FROM match m"
             " JOIN principal p ON p.directory_id = m.directory_id AND p.pid = m.pid"
             " WHERE m.directory_id = ? AND m.kind = ? AND m.field = ? AND m.canonical = ? ORDER BY m.pid, m.exact",
             (self.ids[directory], str(kind), field, canonical(value)),
@@ -43,16 +43,16 @@ class SqlDirectories:
     def user(self, directory: str, user_id: str) -> Candidate | None:
         """One user by id."""
         row = self._db.execute(
-            "SELECT kind, external_id, name, active, alive, '', manager FROM principal"
+            "SELECT kind, external_id, name, active, alive, '', manager, 0 FROM principal"
             " WHERE directory_id = ? AND pid = ?",
             (self.ids[directory], f"{Kind.USER}:{user_id}"),
         ).fetchone()
         return _candidate(row) if row else None
 
 
-def _candidate(row: tuple[str, str, str, int, int, str, str | None]) -> Candidate:
-    kind, external_id, name, active, alive, exact, manager = row
-    return Candidate(Kind(kind), external_id, name, bool(active), bool(alive), exact, manager)
+def _candidate(row: tuple[str, str, str, int, int, str, str | None, int]) -> Candidate:
+    kind, external_id, name, active, alive, exact, manager, former = row
+    return Candidate(Kind(kind), external_id, name, bool(active), bool(alive), exact, manager, bool(former))
 
 
 def used_fields(db: sqlite3.Connection, directory: int) -> list[tuple[str, str]]:
@@ -99,6 +99,7 @@ def index_touched(db: sqlite3.Connection, directory: int) -> None:
         (directory,),
     )
     _index(db, directory, cursor)
+    _index_former(db, directory, "AND f.pid IN (SELECT key FROM temp.changed)")
 
 
 def index_all(db: sqlite3.Connection, directory: int) -> None:
@@ -109,13 +110,32 @@ def index_all(db: sqlite3.Connection, directory: int) -> None:
         (directory,),
     )
     _index(db, directory, cursor)
+    _index_former(db, directory)
+
+
+def _index_former(db: sqlite3.Connection, directory: int, only: str = "") -> None:
+    """Index what the principals were called before, after what they are called: that counts more."""
+    used = set(used_fields(db, directory))
+    rows = db.execute(
+        f"SELECT p.kind, f.field, f.exact, f.pid FROM former f JOIN principal p ON p.directory_id = f.directory_id"
+        f" AND p.pid = f.pid WHERE f.directory_id = ? {only}",
+        (directory,),
+    ).fetchall()
+    db.executemany(
+        "INSERT OR IGNORE INTO match VALUES (?, ?, ?, ?, ?, ?, 1)",
+        [
+            (directory, kind, field, canonical(exact.strip()), pid, exact.strip())
+            for kind, field, exact, pid in rows
+            if (kind, field) in used
+        ],
+    )
 
 
 def _index(db: sqlite3.Connection, directory: int, cursor: sqlite3.Cursor) -> None:
     used = used_fields(db, directory)
     while rows := cursor.fetchmany(_CHUNK):
         db.executemany(
-            "INSERT OR IGNORE INTO match VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT OR IGNORE INTO match VALUES (?, ?, ?, ?, ?, ?, 0)",
             [
                 (directory, kind, field, canonical(exact), row[0], exact)
                 for row in rows
@@ -144,6 +164,6 @@ def _values(field: str, row: tuple[str, str, str, str, str | None, str, str]) ->
 def names(db: sqlite3.Connection, directory: int, kind: str, field: str) -> Iterator[tuple[str, str]]:
     """Every value that a tag could have held instead, with its canonical form, for "did you mean"."""
     yield from db.execute(
-        "SELECT DISTINCT exact, canonical FROM match WHERE directory_id = ? AND kind = ? AND field = ?",
+        "SELECT DISTINCT exact, canonical FROM match WHERE directory_id = ? AND kind = ? AND field = ? AND NOT former",
         (directory, kind, field),
     )

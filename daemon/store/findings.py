@@ -9,13 +9,15 @@ from typing import Any
 
 import orjson
 
+from daemon.matching import canonical
+from daemon.rule import GROUP_RENAMED, OWNERLESS, Rule
 from daemon.rules import Rules
+from daemon.store.claims import INTEGRATION_OWNER
 from daemon.store.directory import names
 
 EXAMPLES = 3
 KEPT = 400 * 86400.0
 """Seconds for which a resolved finding is kept."""
-OWNERLESS = "integration_owner_unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ def refresh(db: sqlite3.Connection, *, now: float, suggest: Suggest) -> list[Tra
         what = (integration, kind, key, value)
         told = _concerned(db, (source, kind, key, value))
         opened = db.execute(
-            "SELECT id, resources, examples FROM finding"
+            "SELECT id, resources, examples, suggestions FROM finding"
             " WHERE integration = ? AND kind = ? AND key = ? AND value = ? AND resolved_at IS NULL",
             what,
         ).fetchone()
@@ -64,11 +66,16 @@ def refresh(db: sqlite3.Connection, *, now: float, suggest: Suggest) -> list[Tra
                 transitions.append(Transition(False, *what, resources=opened[1]))
             continue
         count, examples = told
-        if opened:
-            if (count, examples) != opened[1:]:
-                db.execute("UPDATE finding SET resources = ?, examples = ? WHERE id = ?", (count, examples, opened[0]))
-            continue
         near: tuple[str, ...] = ()
+        if kind == GROUP_RENAMED:
+            near = _called_now(db, source, kind, key, value)
+        if opened:
+            found = (count, examples, orjson.dumps(near).decode() if near else opened[3])
+            if found != opened[1:]:
+                db.execute(
+                    "UPDATE finding SET resources = ?, examples = ?, suggestions = ? WHERE id = ?", (*found, opened[0])
+                )
+            continue
         if kind in {"value_unknown", OWNERLESS}:
             near = suggest(value, _known(db, source, kind, key, value, known))
         db.execute(
@@ -91,9 +98,12 @@ def resolve_all(db: sqlite3.Connection, integration: str, *, now: float) -> None
 def _concerned(db: sqlite3.Connection, what: tuple[Any, ...]) -> tuple[int, str] | None:
     """How many resources a finding concerns, and a few; None if there is no such finding any more."""
     where = "f.source_id = ? AND f.kind = ? AND f.key = ? AND f.value = ?"
-    if what[1] == OWNERLESS:
-        if not db.execute(f"SELECT 1 FROM claim_finding f WHERE {where}", what).fetchone():
-            return None
+    told = db.execute(
+        f"SELECT c.rule FROM claim_finding f JOIN claim c ON c.id = f.claim_id WHERE {where} LIMIT 1", what
+    ).fetchone()
+    if told is None:
+        return None
+    if of_integration := told[0] == INTEGRATION_OWNER:
         rows = (
             "FROM claim c JOIN outcome o ON o.id = c.outcome_id AND o.fallback JOIN resource r ON r.claim_id = c.id"
             " WHERE c.source_id = ?"
@@ -103,7 +113,7 @@ def _concerned(db: sqlite3.Connection, what: tuple[Any, ...]) -> tuple[int, str]
         rows = f"FROM claim_finding f JOIN resource r ON r.claim_id = f.claim_id WHERE {where}"
         bound = what
     count: int = db.execute(f"SELECT count(*) {rows}", bound).fetchone()[0]
-    if count == 0 and what[1] != OWNERLESS:
+    if count == 0 and not of_integration:
         return None
     examples = db.execute(f"SELECT r.rid {rows} ORDER BY r.id LIMIT {EXAMPLES}", bound).fetchall()
     return count, orjson.dumps([rid for (rid,) in examples]).decode()
@@ -113,18 +123,8 @@ def _known(
     db: sqlite3.Connection, source: int, kind: str, key: str, value: str, cache: dict[tuple[int, str], dict[str, str]]
 ) -> Mapping[str, str]:
     """Every value that could have been meant, over the rules that the finding's claims are of."""
-    rules = Rules.from_json(db.execute("SELECT rules FROM source WHERE id = ?", (source,)).fetchone()[0])
     ids = dict(db.execute("SELECT name, id FROM source WHERE role = 'directory'").fetchall())
-    meant = {
-        rules.resource_owner[number]
-        for (number,) in db.execute(
-            "SELECT DISTINCT c.rule FROM claim_finding f JOIN claim c ON c.id = f.claim_id"
-            " WHERE f.source_id = ? AND f.kind = ? AND f.key = ? AND f.value = ? AND c.rule >= 0",
-            (source, kind, key, value),
-        )
-    }
-    if kind == OWNERLESS:
-        meant = {rule for rule, values in rules.integration_owner if value in values}
+    meant = _rules_of(db, source, kind, key, value)
     found: dict[str, str] = {}
     for rule in sorted(meant, key=lambda r: (r.directory, r.attribute)):
         where = (ids[rule.directory], f"{rule.kind}.{rule.field}")
@@ -134,3 +134,35 @@ def _known(
             return cache[where]
         found |= cache[where]
     return found
+
+
+def _rules_of(db: sqlite3.Connection, source: int, kind: str, key: str, value: str) -> set[Rule]:
+    """The rules that the claims of a finding are of."""
+    rules = Rules.from_json(db.execute("SELECT rules FROM source WHERE id = ?", (source,)).fetchone()[0])
+    numbers = {
+        number
+        for (number,) in db.execute(
+            "SELECT DISTINCT c.rule FROM claim_finding f JOIN claim c ON c.id = f.claim_id"
+            " WHERE f.source_id = ? AND f.kind = ? AND f.key = ? AND f.value = ?",
+            (source, kind, key, value),
+        )
+    }
+    found = {rules.resource_owner[number] for number in numbers if number >= 0}
+    if INTEGRATION_OWNER in numbers:
+        found |= {rule for rule, values in rules.integration_owner if value in values}
+    return found
+
+
+def _called_now(db: sqlite3.Connection, source: int, kind: str, key: str, value: str) -> tuple[str, ...]:
+    """What whoever was called `value` is called now."""
+    found: set[str] = set()
+    for rule in _rules_of(db, source, kind, key, value):
+        column = "email" if rule.field == "email" else "name"
+        rows = db.execute(
+            f"SELECT p.{column} FROM match m JOIN source d ON d.id = m.directory_id AND d.name = ? JOIN principal p"
+            " ON p.directory_id = m.directory_id AND p.pid = m.pid WHERE m.kind = ? AND m.field = ? AND m.canonical = ?"
+            " AND m.former",
+            (rule.directory, str(rule.kind), rule.field, canonical(value)),
+        )
+        found |= {name for (name,) in rows if name}
+    return tuple(sorted(found))

@@ -14,12 +14,16 @@ from dataclasses import dataclass, replace
 import orjson
 
 from daemon.guard import ScopeChange
+from daemon.store import turning
+from daemon.store.alive import refresh_alive, spread_upwards
 
 _TEMPORARY = """
 CREATE TEMP TABLE IF NOT EXISTS scope_map (
   no INTEGER, scope_id INTEGER PRIMARY KEY, name TEXT, readable INTEGER, whole INTEGER);
 CREATE TEMP TABLE IF NOT EXISTS gone (id INTEGER PRIMARY KEY, key TEXT, scope_id INTEGER);
 CREATE TEMP TABLE IF NOT EXISTS gone_member (
+  group_pid TEXT, member_pid TEXT, scope_id INTEGER, PRIMARY KEY (group_pid, member_pid)) WITHOUT ROWID;
+CREATE TEMP TABLE IF NOT EXISTS on_call (
   group_pid TEXT, member_pid TEXT, scope_id INTEGER, PRIMARY KEY (group_pid, member_pid)) WITHOUT ROWID;
 CREATE TEMP TABLE IF NOT EXISTS changed (key TEXT PRIMARY KEY, fresh INTEGER) WITHOUT ROWID;
 CREATE TEMP TABLE IF NOT EXISTS dirty (resource_id INTEGER PRIMARY KEY);
@@ -36,6 +40,7 @@ _TABLES = (
     "scope_map",
     "gone",
     "gone_member",
+    "on_call",
     "changed",
     "dirty",
     "touched_pid",
@@ -208,7 +213,7 @@ def plan_principals(db: sqlite3.Connection, directory: int) -> list[ScopeChange]
     db.execute(
         "INSERT INTO temp.gone_member SELECT b.group_pid, b.member_pid, b.scope_id FROM member b"
         " JOIN temp.scope_map m ON m.scope_id = b.scope_id"
-        " WHERE b.directory_id = ? AND m.readable AND m.whole AND NOT EXISTS"
+        " WHERE b.directory_id = ? AND NOT b.on_call AND m.readable AND m.whole AND NOT EXISTS"
         " (SELECT 1 FROM spool.member s WHERE s.group_pid = b.group_pid AND s.member_pid = b.member_pid)",
         (directory,),
     )
@@ -222,14 +227,14 @@ def plan_principals(db: sqlite3.Connection, directory: int) -> list[ScopeChange]
         db.execute(
             f"INSERT OR IGNORE INTO temp.gone_member SELECT b.group_pid, b.member_pid, m.scope_id FROM {named} g"
             " JOIN temp.scope_map m ON m.no = g.scope_no AND m.readable AND NOT m.whole"
-            f" JOIN member b ON b.directory_id = ? AND {joined} WHERE NOT EXISTS"
+            f" JOIN member b ON b.directory_id = ? AND NOT b.on_call AND {joined} WHERE NOT EXISTS"
             " (SELECT 1 FROM spool.member s WHERE s.group_pid = b.group_pid AND s.member_pid = b.member_pid)",
             (directory,),
         )
     rows = db.execute(
         "SELECT m.name, (SELECT count(*) FROM principal p WHERE p.scope_id = m.scope_id),"
         " (SELECT count(*) FROM temp.gone g WHERE g.scope_id = m.scope_id),"
-        " (SELECT count(*) FROM member b WHERE b.scope_id = m.scope_id),"
+        " (SELECT count(*) FROM member b WHERE b.scope_id = m.scope_id AND NOT b.on_call),"
         " (SELECT count(*) FROM temp.gone_member g WHERE g.scope_id = m.scope_id)"
         " FROM temp.scope_map m WHERE m.readable"
     )
@@ -237,7 +242,7 @@ def plan_principals(db: sqlite3.Connection, directory: int) -> list[ScopeChange]
     return [replace(ScopeChange(*row), gaps=new_gaps.get(row[0], ())) for row in rows]
 
 
-def apply_principals(db: sqlite3.Connection, directory: int) -> Counts:
+def apply_principals(db: sqlite3.Connection, directory: int, *, now: float) -> Counts:
     """Carry the plan out; leave whoever may match or fit otherwise than before in `temp.touched_pid`."""
     db.execute(
         "INSERT INTO temp.changed SELECT s.pid, p.id IS NULL FROM spool.principal s"
@@ -255,12 +260,13 @@ def apply_principals(db: sqlite3.Connection, directory: int) -> Counts:
     changed, gone = "SELECT key FROM temp.changed", "SELECT key FROM temp.gone"
     for pids in (changed, gone, "SELECT group_pid FROM temp.gone_member", new_members):
         db.execute(f"INSERT OR IGNORE INTO temp.affected (pid) {pids}")
-    _spread_upwards(db, directory)
+    spread_upwards(db, directory)
     db.execute(
         "UPDATE temp.affected SET was_alive ="
         " (SELECT alive FROM principal p WHERE p.directory_id = ? AND p.pid = affected.pid)",
         (directory,),
     )
+    turning.keep_former(db, directory, now=now)
     db.execute(
         "INSERT INTO principal (directory_id, pid, kind, external_id, name, email, active, manager, aliases,"
         " attributes, hash, scope_id) SELECT ?, s.pid, s.kind, s.external_id, s.name, s.email, s.active, s.manager,"
@@ -278,54 +284,23 @@ def apply_principals(db: sqlite3.Connection, directory: int) -> Counts:
         (directory,),
     )
     db.execute(
-        "INSERT INTO member SELECT ?, s.group_pid, s.member_pid, m.scope_id FROM spool.member s"
+        "INSERT INTO member (directory_id, group_pid, member_pid, scope_id)"
+        " SELECT ?, s.group_pid, s.member_pid, m.scope_id FROM spool.member s"
         " JOIN temp.scope_map m ON m.no = s.scope_no AND m.readable"
         " LEFT JOIN member b ON b.directory_id = ? AND b.group_pid = s.group_pid AND b.member_pid = s.member_pid"
-        " WHERE b.group_pid IS NULL OR b.scope_id != m.scope_id"
-        " ON CONFLICT DO UPDATE SET scope_id = excluded.scope_id",
+        " WHERE b.group_pid IS NULL OR b.on_call OR b.scope_id != m.scope_id"
+        " ON CONFLICT DO UPDATE SET scope_id = excluded.scope_id, on_call = 0",
         (directory, directory),
     )
+    turning.apply_shifts(db, directory)
+    turning.hand_over(db, directory, now=now)
     # ... and, through new memberships, whatever contains those.
-    _spread_upwards(db, directory)
+    spread_upwards(db, directory)
     refresh_alive(db, directory)
     return _counts(db)
 
 
-def _spread_upwards(db: sqlite3.Connection, directory: int) -> None:
-    """Add every group that contains an affected principal, at any depth. Cycles end, since each is added once."""
-    db.execute(
-        "WITH RECURSIVE up (pid) AS (SELECT pid FROM temp.affected UNION"
-        " SELECT b.group_pid FROM up JOIN member b ON b.directory_id = ? AND b.member_pid = up.pid)"
-        " INSERT OR IGNORE INTO temp.affected (pid, was_alive) SELECT up.pid,"
-        " (SELECT alive FROM principal p WHERE p.directory_id = ? AND p.pid = up.pid) FROM up",
-        (directory, directory),
-    )
-
-
-def refresh_alive(db: sqlite3.Connection, directory: int) -> None:
-    """Find anew which of the affected have an active member, nested ones counted: the least fixed point."""
-    db.execute(
-        "UPDATE principal SET alive = (kind = 'user' AND active) WHERE directory_id = ?"
-        " AND pid IN (SELECT pid FROM temp.affected)",
-        (directory,),
-    )
-    while db.execute(
-        "UPDATE principal SET alive = 1 WHERE directory_id = ? AND alive = 0 AND kind != 'user'"
-        " AND pid IN (SELECT pid FROM temp.affected) AND EXISTS (SELECT 1 FROM member b JOIN principal p"
-        " ON p.directory_id = b.directory_id AND p.pid = b.member_pid AND p.alive"
-        " WHERE b.directory_id = principal.directory_id AND b.group_pid = principal.pid)",
-        (directory,),
-    ).rowcount:
-        pass
-    db.execute("INSERT OR IGNORE INTO temp.touched_pid SELECT key FROM temp.changed UNION SELECT key FROM temp.gone")
-    db.execute(
-        "INSERT OR IGNORE INTO temp.touched_pid SELECT a.pid FROM temp.affected a"
-        " LEFT JOIN principal p ON p.directory_id = ? AND p.pid = a.pid WHERE p.alive IS NOT a.was_alive",
-        (directory,),
-    )
-
-
 def delete_principals(db: sqlite3.Connection, directory: int) -> None:
     """Delete a directory that is no longer configured."""
-    for table in ("principal", "member", "match", "term"):
+    for table in ("principal", "member", "match", "term", "shift", "former"):
         db.execute(f"DELETE FROM {table} WHERE directory_id = ?", (directory,))

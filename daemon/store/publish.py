@@ -40,12 +40,12 @@ def retract(db: sqlite3.Connection, source: int, *, now: float) -> int:
 def publish(db: sqlite3.Connection, *, now: float) -> Published:
     """Render the owner row of each resource in `temp.render`, and record those that changed."""
     done = Published()
-    freshness = lru_cache(10_000)(lambda scope, directories: _freshness(db, scope, directories))
+    freshness = lru_cache(10_000)(lambda *what: _freshness(db, *what))
     low = -1
     while True:
         rows = db.execute(
             "SELECT r.id, r.source_id, r.key, r.rid, s.name, r.type, r.name, r.parent, r.scope_id,"
-            " c.rule, c.key, c.value, c.directories, CASE WHEN r.tagged_key = r.key THEN r.rid ELSE"
+            " c.rule, c.key, c.value, c.directories, c.schedules, CASE WHEN r.tagged_key = r.key THEN r.rid ELSE"
             " (SELECT t.rid FROM resource t WHERE t.source_id = r.source_id AND t.key = r.tagged_key) END,"
             " o.id, o.body, o.identity, o.owners, o.reason, a.outcome_id, b.identity, b.owners, b.reason, a.changed_at"
             " FROM temp.render d JOIN resource r ON r.id = d.resource_id JOIN source s ON s.id = r.source_id"
@@ -62,7 +62,7 @@ def publish(db: sqlite3.Connection, *, now: float) -> Published:
         answers, changes = [], []
         for (
             resource_id, source, key, rid, integration, kind, name, parent, scope,
-            rule, tag_key, tag_value, directories, tagged_rid,
+            rule, tag_key, tag_value, directories, schedules, tagged_rid,
             outcome, body, identity, owners, reason, old_outcome, old_identity, old_owners, old_reason, changed_at,
         ) in rows:  # fmt: skip
             same = identity == old_identity
@@ -75,7 +75,9 @@ def publish(db: sqlite3.Connection, *, now: float) -> Published:
             tag = None if rule == NO_TAG else (tag_key, tag_value, tagged_rid)
             head = answer_head((rid, integration, kind, name, parent), body, tag, at)
             waiting = int(reason == Reason.DIRECTORY_NEVER_SYNCED)
-            answers.append((key, source, resource_id, freshness(scope, directories), outcome, waiting, at, head))
+            answers.append(
+                (key, source, resource_id, freshness(scope, directories, schedules), outcome, waiting, at, head)
+            )
         db.executemany("INSERT OR REPLACE INTO answer VALUES (?, ?, ?, ?, ?, ?, ?, ?)", answers)
         db.executemany(
             "INSERT INTO change (at, integration, resource, before_id, after_id) VALUES (?, ?, ?, ?, ?)", changes
@@ -99,13 +101,14 @@ def rows_by_integration(db: sqlite3.Connection) -> dict[str, int]:
     )
 
 
-def _freshness(db: sqlite3.Connection, scope: int, directories: str) -> int:
+def _freshness(db: sqlite3.Connection, scope: int, directories: str, schedules: str) -> int:
+    what = (scope, directories, schedules)
     found = db.execute(
-        "SELECT id FROM freshness WHERE scope_id = ? AND directories = ?", (scope, directories)
+        "SELECT id FROM freshness WHERE scope_id = ? AND directories = ? AND schedules = ?", what
     ).fetchone()
     if found:
         return int(found[0])
     made: int = db.execute(
-        "INSERT INTO freshness (scope_id, directories) VALUES (?, ?) RETURNING id", (scope, directories)
+        "INSERT INTO freshness (scope_id, directories, schedules) VALUES (?, ?, ?) RETURNING id", what
     ).fetchone()[0]
     return made

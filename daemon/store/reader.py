@@ -31,11 +31,15 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Age:
-    """When what an answer rests on was read, in seconds since the epoch, and until when it is not stale."""
+    """When what an answer rests on was read, in seconds since the epoch, and until when it is not stale.
+
+    `valid_until`: the next hand-over of a schedule that the answer goes through; past it, the answer is stale.
+    """
 
     resource_seen_at: float
     owners_seen_at: float | None
     stale_from: float
+    valid_until: float | None = None
 
     @property
     def oldest(self) -> float:
@@ -170,26 +174,34 @@ class Reader:
                     " WHERE s.role = 'directory' AND c.read_at IS NOT NULL GROUP BY s.id"
                 )
             }
-            self._ages = {
-                freshness_id: _age(read_at, stale_after, [read[d] for d in orjson.loads(directories) if d in read])
-                for freshness_id, directories, read_at, stale_after in db.execute(
-                    "SELECT f.id, f.directories, coalesce(c.read_at, 0), s.stale_after FROM freshness f"
-                    " JOIN scope c ON c.id = f.scope_id JOIN source s ON s.id = c.source_id"
-                )
-            }
+            turns: dict[str, float | None] = {"[]": None}
+            self._ages = {}
+            for freshness_id, directories, schedules, read_at, stale_after in db.execute(
+                "SELECT f.id, f.directories, f.schedules, coalesce(c.read_at, 0), s.stale_after FROM freshness f"
+                " JOIN scope c ON c.id = f.scope_id JOIN source s ON s.id = c.source_id"
+            ):
+                if schedules not in turns:
+                    turns[schedules] = _next_turn(db, schedules)
+                ages = [read[d] for d in orjson.loads(directories) if d in read]
+                self._ages[freshness_id] = _age(read_at, stale_after, ages, turns[schedules])
 
-    def members(self, directory: str, pid: str) -> list[dict[str, Any]]:
-        """The active users of a principal, nested groups flattened, by name; a user is his own only member."""
+    def members(self, directory: str, pid: str, now: float) -> list[dict[str, Any]]:
+        """The active users of a principal, nested groups flattened, by name; a user is his own only member.
+
+        Of a schedule that has shifts: who is on call at `now`, whatever has been published.
+        """
         return [
             {"id": external_id, "email": email, "name": name}
             for external_id, email, name in self.db.execute(
                 "WITH RECURSIVE d (id) AS (SELECT id FROM source WHERE name = ?), down (pid) AS (SELECT ? UNION"
                 " SELECT b.member_pid FROM down JOIN member b ON b.directory_id = (SELECT id FROM d)"
-                " AND b.group_pid = down.pid)"
+                " AND b.group_pid = down.pid AND NOT b.on_call UNION"
+                " SELECT h.member_pid FROM down JOIN shift h ON h.directory_id = (SELECT id FROM d)"
+                " AND h.schedule_pid = down.pid AND h.start <= ? AND h.until > ?)"
                 " SELECT p.external_id, p.email, p.name FROM down JOIN principal p"
                 " ON p.directory_id = (SELECT id FROM d) AND p.pid = down.pid"
                 " WHERE p.kind = 'user' AND p.active ORDER BY p.name, p.external_id",
-                (directory, pid),
+                (directory, pid, now, now),
             )
         ]
 
@@ -341,6 +353,22 @@ class Reader:
             }
 
 
-def _age(read_at: float, stale_after: float, directories: Sequence[tuple[float, float]]) -> Age:
+def _age(
+    read_at: float, stale_after: float, directories: Sequence[tuple[float, float]], valid_until: float | None
+) -> Age:
     stale_from = min([read_at + stale_after, *(at + after for at, after in directories)])
-    return Age(read_at, min((at for at, _ in directories), default=None), stale_from)
+    if valid_until is not None:
+        stale_from = min(stale_from, valid_until)
+    return Age(read_at, min((at for at, _ in directories), default=None), stale_from, valid_until)
+
+
+def _next_turn(db: sqlite3.Connection, schedules: str) -> float | None:
+    """The first beginning or end of a shift of `schedules` after what has been published; None if there is none."""
+    found: float | None = db.execute(
+        "SELECT min(at) FROM (SELECT min(h.start) AS at FROM json_each(?1) j JOIN source d ON d.id = j.value ->> 0"
+        " JOIN shift h ON h.directory_id = d.id AND h.schedule_pid = j.value ->> 1 AND h.start > d.turned_at UNION ALL"
+        " SELECT min(h.until) FROM json_each(?1) j JOIN source d ON d.id = j.value ->> 0"
+        " JOIN shift h ON h.directory_id = d.id AND h.schedule_pid = j.value ->> 1 AND h.until > d.turned_at)",
+        (schedules,),
+    ).fetchone()[0]
+    return found

@@ -6,7 +6,8 @@ never leave the database.
     source ─┬─ scope                     what is polled, and how that fares
             ├─ resource ──► claim        integrations: a resource, and the tag that speaks for it (rule -1: none
             │                             does; rule -2: not a tag, but the integration owner)
-            └─ principal, member, match  directories: who there is, and what values name them
+            ├─ principal, member, match  directories: who there is, and what values name them
+            └─ shift, former             directories: who is on call when, and names that count for a while yet
     claim ─┬─ term                       what values a claim depends on
            ├─ claim_finding ──► finding  drift
            └──► outcome ─► outcome_owner who owns, and why; few, and shared by many rows
@@ -45,6 +46,50 @@ def m002_incremental(db: Database) -> None:
     db.execute("UPDATE scope SET whole_at = read_at")
 
 
+@migrations()
+def m003_time(db: Database) -> None:
+    """What changes with time alone: who is on call, and how long a former name is known; which kinds a scope holds."""
+    for statement in _TIME.split(";\n"):
+        if statement.strip():
+            db.execute(statement)
+
+
+_TIME = """
+ALTER TABLE scope ADD COLUMN holds TEXT NOT NULL DEFAULT '["group","role","schedule","user"]';
+ALTER TABLE source ADD COLUMN rename_grace REAL NOT NULL DEFAULT 0;
+ALTER TABLE source ADD COLUMN turned_at REAL;
+ALTER TABLE member ADD COLUMN on_call INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE match ADD COLUMN former INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE claim ADD COLUMN schedules TEXT NOT NULL DEFAULT '[]';
+CREATE TABLE shift (
+  directory_id INTEGER NOT NULL,
+  schedule_pid TEXT NOT NULL,
+  member_pid TEXT NOT NULL,
+  start REAL NOT NULL,
+  until REAL NOT NULL,
+  scope_id INTEGER NOT NULL,
+  PRIMARY KEY (directory_id, schedule_pid, member_pid, start, until)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX shift_scope ON shift (scope_id);
+CREATE TABLE former (
+  directory_id INTEGER NOT NULL,
+  pid TEXT NOT NULL,
+  field TEXT NOT NULL,
+  exact TEXT NOT NULL,
+  until REAL NOT NULL,
+  PRIMARY KEY (directory_id, pid, field, exact)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE freshness_3 (
+  id INTEGER PRIMARY KEY,
+  scope_id INTEGER NOT NULL,
+  directories TEXT NOT NULL,
+  schedules TEXT NOT NULL DEFAULT '[]',
+  UNIQUE (scope_id, directories, schedules)
+) STRICT;
+INSERT INTO freshness_3 (id, scope_id, directories) SELECT id, scope_id, directories FROM freshness;
+DROP TABLE freshness;
+ALTER TABLE freshness_3 RENAME TO freshness;
+"""
 _INITIAL = """
 CREATE TABLE source (
   id INTEGER PRIMARY KEY,

@@ -12,7 +12,10 @@ import orjson
 
 @dataclass(frozen=True, slots=True)
 class SourceRow:
-    """A source as it is configured. `rules` is JSON: an integration's `Rules`, a directory's matched fields."""
+    """A source as it is configured. `rules` is JSON: an integration's `Rules`, a directory's matched fields.
+
+    `rename_grace`: seconds for which a directory's former names count.
+    """
 
     name: str
     role: str
@@ -21,6 +24,7 @@ class SourceRow:
     stale_after: float
     prefixes: tuple[str, ...]
     rules: str
+    rename_grace: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +56,11 @@ def configure(db: sqlite3.Connection, wanted: Iterable[SourceRow]) -> Reconfigur
     for position, row in enumerate(wanted):
         before = db.execute("SELECT rules FROM source WHERE name = ?", (row.name,)).fetchone()
         source: int = db.execute(
-            "INSERT INTO source (name, role, connector, position, interval, stale_after, prefixes, rules)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET connector = excluded.connector,"
-            " position = excluded.position, interval = excluded.interval, stale_after = excluded.stale_after,"
-            " prefixes = excluded.prefixes, rules = excluded.rules RETURNING id",
+            "INSERT INTO source (name, role, connector, position, interval, stale_after, prefixes, rules,"
+            " rename_grace) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (name) DO UPDATE SET connector = excluded.connector, position = excluded.position,"
+            " interval = excluded.interval, stale_after = excluded.stale_after,"
+            " prefixes = excluded.prefixes, rules = excluded.rules, rename_grace = excluded.rename_grace RETURNING id",
             (
                 row.name,
                 row.role,
@@ -65,6 +70,7 @@ def configure(db: sqlite3.Connection, wanted: Iterable[SourceRow]) -> Reconfigur
                 row.stale_after,
                 orjson.dumps(row.prefixes).decode(),
                 row.rules,
+                row.rename_grace,
             ),
         ).fetchone()[0]
         if before is None or before[0] != row.rules:
@@ -78,16 +84,6 @@ def source_id(db: sqlite3.Connection, name: str) -> int:
     return found
 
 
-def read_whole(db: sqlite3.Connection, source: int) -> bool:
-    """Whether every scope that the source has now was read whole at least once."""
-    row = db.execute(
-        "SELECT listed AND NOT EXISTS (SELECT 1 FROM scope WHERE source_id = source.id AND read_at IS NULL)"
-        " FROM source WHERE id = ?",
-        (source,),
-    ).fetchone()
-    return bool(row and row[0])
-
-
 def synced_kinds(db: sqlite3.Connection, directory: int) -> frozenset[str]:
     """The kinds of principal that a directory has been read whole for, once. A later failure takes none away."""
     told = db.execute("SELECT synced FROM source WHERE id = ?", (directory,)).fetchone()[0]
@@ -95,12 +91,16 @@ def synced_kinds(db: sqlite3.Connection, directory: int) -> frozenset[str]:
 
 
 def mark_synced(db: sqlite3.Connection, directory: int) -> bool:
-    """Record the kinds that the spool's run asked for, if every scope has been read; whether any is new."""
-    if not read_whole(db, directory):
-        return False
-    asked = db.execute("SELECT kinds FROM spool.run").fetchone()[0]
+    """Record the kinds that the spool's run asked for and that are known whole by now; whether any is new.
+
+    A kind is, when every scope that may hold it has been read, and every one that may hold users: those are what
+    makes a group active.
+    """
+    asked: list[str] = orjson.loads(db.execute("SELECT kinds FROM spool.run").fetchone()[0])
+    scopes = db.execute("SELECT holds, read_at IS NOT NULL FROM scope WHERE source_id = ?", (directory,)).fetchall()
+    missing = {kind for holds, read in scopes if not read for kind in orjson.loads(holds)}
     before = synced_kinds(db, directory)
-    after = before | set(orjson.loads(asked))
+    after = before | (set() if "user" in missing else set(asked) - missing)
     db.execute("UPDATE source SET synced = ? WHERE id = ?", (orjson.dumps(sorted(after)).decode(), directory))
     return after != before
 
@@ -108,7 +108,8 @@ def mark_synced(db: sqlite3.Connection, directory: int) -> bool:
 def ensure_scopes(db: sqlite3.Connection, source: int) -> None:
     """Give each scope of the attached spool a row."""
     db.execute(
-        "INSERT INTO scope (source_id, name) SELECT ?, name FROM spool.scope WHERE true ON CONFLICT DO NOTHING",
+        "INSERT INTO scope (source_id, name, holds) SELECT ?, name, holds FROM spool.scope WHERE true"
+        " ON CONFLICT DO UPDATE SET holds = excluded.holds",
         (source,),
     )
 
