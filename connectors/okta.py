@@ -6,7 +6,7 @@ API reference: https://developer.okta.com/docs/api/openapi/okta-management/manag
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -67,6 +67,10 @@ class Okta(Connector):
     def scopes(self) -> Iterable[str]:
         """The directory; and the roles, if any own: few logins may read them, and each takes a request a group."""
         return [DIRECTORY, ROLES] if Kind.ROLE in self.kinds else [DIRECTORY]
+
+    def holds(self, scope: str) -> Collection[Kind]:
+        """Users and groups, or roles."""
+        return {Kind.ROLE} if scope == ROLES else {Kind.USER, Kind.GROUP}
 
     def close(self) -> None:
         """Close the connections."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,6 +30,10 @@ class OnCallSystem(Connector):
     def scopes(self) -> Iterable[str]:
         """Users and teams; and schedules, if any own."""
         return [DIRECTORY, SCHEDULES] if Kind.SCHEDULE in self.kinds else [DIRECTORY]
+
+    def holds(self, scope: str) -> Collection[Kind]:
+        """Users and teams, or schedules."""
+        return {Kind.SCHEDULE} if scope == SCHEDULES else {Kind.USER, Kind.GROUP}
 
     def read(self, scope: str) -> Iterator[Record]:
         """Yield all that `scope` holds."""

@@ -11,11 +11,11 @@ import pytest
 
 from connectors.contract import Connector
 from connectors.errors import BadData, ServerFault, StaleBookmark
-from connectors.values import Bookmark, Change, Gap, Gone, Left, Record, Resource
+from connectors.values import Bookmark, Change, Gap, Gone, Kind, Left, Record, Resource
 from daemon.child import Job, read
 from daemon.reading import messages
 from daemon.spool import SpoolWriter
-from tests.harness import World, configuration, group, integration, members, resource, team, user
+from tests.harness import World, configuration, group, integration, members, owned_by, resource, team, user
 
 
 class Scripted(Connector):
@@ -308,3 +308,40 @@ def test_what_goes_out_of_sight_is_held(world: World) -> None:
     assert set(world.owners()) == {"r1", "r2"}
     # It is told of once: from then on the scope is known not to show everything.
     assert world.run("aws", resource("r1", "team-a"), gap).state == "ok"
+
+
+# --- what a directory knows whole ------------------------------------------------------------------------------------
+
+
+def test_roles_that_may_not_be_read_do_not_keep_groups_from_owning(tmp_path: Path) -> None:
+    """What is known whole is told by kind: a scope of roles that fails makes what roles own wait, and no more."""
+    rules = owned_by("owner"), owned_by("admin", "role.name")
+    world = World(tmp_path, configuration(integration("aws", *rules)))
+    world.run("aws", resource("r", "team-a"), resource("a", admin="Owner"))
+    path = world.folder / "spool" / "corp.db"
+    spool = SpoolWriter(path, clock=world.clock)
+    with spool.scope("directory", holds={Kind.USER, Kind.GROUP}) as scope:
+        for record in [*team("team-a", "u1"), *team("platform", "p1")]:
+            scope.add(record)
+    with contextlib.suppress(ServerFault), spool.scope("roles", holds={Kind.ROLE}):
+        raise ServerFault("forbidden")
+    spool.finish([str(k) for k in Kind])
+    assert world.store.run("corp", path).state == "partial"
+    assert world.owners() == {"r": "team-a", "a": "directory_never_synced -> "}
+    world.close()
+
+
+def test_without_its_users_a_directory_knows_no_group(tmp_path: Path) -> None:
+    """A group whose members were not read would look empty."""
+    world = World(tmp_path, configuration(integration()))
+    world.run("aws", resource("r", "team-a"))
+    path = world.folder / "spool" / "corp.db"
+    spool = SpoolWriter(path, clock=world.clock)
+    with contextlib.suppress(ServerFault), spool.scope("users", holds={Kind.USER}):
+        raise ServerFault("down")
+    with spool.scope("groups", holds={Kind.GROUP}) as scope:
+        scope.add(group("[team-a]", "team-a"))
+    spool.finish([str(k) for k in Kind])
+    world.store.run("corp", path)
+    assert world.owners() == {"r": "directory_never_synced -> "}
+    world.close()

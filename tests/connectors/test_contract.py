@@ -16,6 +16,7 @@ from pydantic import ValidationError
 import connectors.retry
 from connectors.errors import ConnectorError, StaleBookmark
 from connectors.registry import DIRECTORIES, INTEGRATIONS, load
+from connectors.values import Principal
 from tests.connectors.rig import RECOVERS, Content, Fault, Rig, read_into
 
 HERE = Path(__file__).parent
@@ -119,6 +120,15 @@ def test_ids_are_unique_in_a_scope(rig: Rig) -> None:
             for record in connector.read(scope):
                 content.take(scope, record)
             assert [x for x, n in Counter(content.seen).items() if n > 1] == []
+
+
+@every_rig
+def test_scopes_hold_what_they_say(rig: Rig) -> None:
+    """What `holds` leaves out never comes: a directory counts as knowing all groups by it."""
+    with contextlib.closing(rig.connector()) as connector:
+        for scope in connector.scopes():
+            found = {r.kind for r in connector.read(scope) if isinstance(r, Principal)}
+            assert found <= set(connector.holds(scope))
 
 
 @every_rig
