@@ -10,13 +10,14 @@ from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from connectors.contract import Connector
 from connectors.errors import BadData
 from connectors.files import matching_files, read_bytes
 from connectors.options import Options
-from connectors.values import Kind, Members, Principal, Record, Ref, Resource
+from connectors.values import Kind, Members, Principal, Record, Ref, Resource, Shift
 
 Id = Annotated[str, StringConstraints(min_length=1)]
 
@@ -39,6 +40,12 @@ class _Resource(_Row):
     tags: dict[str, str] = Field(default_factory=dict)
 
 
+class _Shift(_Row):
+    member: Id
+    start: Annotated[AwareDatetime, Field(strict=False)]
+    end: Annotated[AwareDatetime, Field(strict=False)]
+
+
 class _Principal(_Row):
     kind: Literal["user", "group", "role", "schedule"]
     id: Id
@@ -49,6 +56,16 @@ class _Principal(_Row):
     aliases: list[str] = Field(default_factory=list)
     attributes: dict[str, str | list[str]] = Field(default_factory=dict)
     members: list[Id] = Field(default_factory=list)
+    shifts: list[_Shift] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _on_call(self) -> _Principal:
+        if self.shifts and self.kind != "schedule":
+            raise PydanticCustomError("shifts", "only a schedule has shifts")
+        for shift in self.shifts:
+            if shift.start >= shift.end:
+                raise PydanticCustomError("shift", "a shift ends after it starts")
+        return self
 
 
 def _objects(path: str, key: str) -> list[Any]:
@@ -164,15 +181,18 @@ class PrincipalFile(Connector):
         kinds = self._kinds
         rows = _principals(scope)
         for number, it in enumerate(rows):
-            for member in it.members:
-                if member not in kinds:
-                    raise BadData(f'{scope}: principals[{number}].members: no principal has the id "{member}"')
+            for part, named in (("members", it.members), ("shifts", [shift.member for shift in it.shifts])):
+                if missing := next((one for one in named if one not in kinds), None):
+                    raise BadData(f'{scope}: principals[{number}].{part}: no principal has the id "{missing}"')
         for it in rows:
             yield Principal(
                 Kind(it.kind), it.id, it.name, it.email, it.active, it.manager, tuple(it.aliases), it.attributes
             )
             if it.members:
                 yield Members(Ref(Kind(it.kind), it.id), tuple(Ref(kinds[m], m) for m in it.members))
+            for shift in it.shifts:
+                who = Ref(kinds[shift.member], shift.member)
+                yield Shift(Ref(Kind(it.kind), it.id), who, shift.start.timestamp(), shift.end.timestamp())
 
 
 def _principals(path: str) -> list[_Principal]:

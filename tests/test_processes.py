@@ -12,13 +12,14 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.harness import configuration, integration
-from tests.processes import answers, children, command, environment, ownerd, running, toml, until
+from tests.processes import PATIENCE, answers, children, command, environment, ownerd, running, toml, until
 from tests.unixhttp import call, get
 
 ROWS = 40
@@ -377,3 +378,37 @@ def test_the_sockets_modes(site: Site) -> None:
         until(lambda: ready(site))
         assert oct(site.socket.stat().st_mode & 0o777) == "0o640"
         assert oct((site.state / "control.sock").stat().st_mode & 0o777) == "0o600"
+
+
+def test_schedules_hand_over_while_nothing_is_polled(site: Site) -> None:
+    """The poller keeps the time: an answer falls back in each gap of a schedule, and comes back with each shift."""
+    begin = time.time() - 1
+    people = json.loads((site.folder / "people.json").read_text())["principals"]
+    shifts = [
+        {"member": "u", "start": stamp(begin + 2 * n), "end": stamp(begin + 2 * n + 1)} for n in range(int(PATIENCE))
+    ]
+    people.append({"kind": "schedule", "id": "s", "name": "primary", "shifts": shifts})
+    site._replace("people.json", {"principals": people})
+    site._replace("rows.json", {"resources": [{"id": "r", "tags": {"owner": "primary"}}]})
+    site.document["integrations"][0] |= {"interval": "1h"}
+    site.document["integrations"][0]["resource_owner"] = [
+        {"key": "owner", "directory": "corp", "attribute": "schedule.name"}
+    ]
+    site.document["directories"][0] |= {"interval": "1h"}
+    site.write()
+
+    def told() -> dict[str, Any]:
+        answer = get(site.socket, "/v1/owner", resource="r")
+        return answer.json if answer.status == 200 else {}
+
+    with site.start("run"):
+        until(lambda: ready(site) and told())
+        polled = {s["name"]: s["last_attempt"] for s in get(site.socket, "/v1/status").json["sources"]}
+        for fallback in (True, False, True):
+            until(lambda: told()["fallback"] is fallback)  # noqa: B023  # awaited within the round
+            assert told()["valid_until"]
+        assert {s["name"]: s["last_attempt"] for s in get(site.socket, "/v1/status").json["sources"]} == polled
+
+
+def stamp(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat()

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from connectors.errors import BadData
-from connectors.values import Kind, Principal, Ref, Resource
-from tests.connectors.rig import Fault, Rig, key_of, member_key
+from connectors.values import Kind, Principal, Ref, Resource, Shift
+from tests.connectors.rig import Fault, Rig, key_of, member_key, shift_key
 
 RESOURCES = [
     Resource("a-1", "vm", "alpha", None, {"owner": "team-a"}),
@@ -102,7 +102,15 @@ class Principals(_FileRig):
                     {"kind": "group", "id": "g1", "name": "Team A", "members": ["u1", "g2"]},
                     {"kind": "group", "id": "g2", "members": ["u2", "g1"]},
                     {"kind": "role", "id": "r1", "name": "admin", "members": ["g1"]},
-                    {"kind": "schedule", "id": "s1", "name": "on call", "members": ["u1"]},
+                    {
+                        "kind": "schedule",
+                        "id": "s1",
+                        "name": "on call",
+                        "members": ["u1"],
+                        "shifts": [
+                            {"member": "u2", "start": "2026-11-23T09:00:00+01:00", "end": "2026-11-23T17:00:00Z"}
+                        ],
+                    },
                 ]
             }
         )
@@ -123,6 +131,7 @@ class Principals(_FileRig):
             member_key(g2, g1),
             member_key(Ref(Kind.ROLE, "r1"), g1),
             member_key(Ref(Kind.SCHEDULE, "s1"), u1),
+            shift_key(Shift(Ref(Kind.SCHEDULE, "s1"), u2, 1795420800, 1795453200)),
         }
 
 
