@@ -72,8 +72,9 @@ def configuration_of(options: ClusterOptions, folder: Path) -> Configuration:
 def _from_pod(made: Configuration) -> None:
     from kubernetes.config import ConfigException, load_incluster_config
 
+    load: Any = load_incluster_config
     try:
-        load_incluster_config(client_configuration=made, try_refresh_token=False)
+        load(client_configuration=made, try_refresh_token=False)
     except (ConfigException, OSError) as error:
         raise Misconfigured(
             f"in-cluster credentials: {one_line(str(error))}",
@@ -94,6 +95,7 @@ class _Entry(NamedTuple):
 def _from_kubeconfig(made: Configuration, options: ClusterOptions, folder: Path) -> None:
     from kubernetes.config import ConfigException, load_kube_config_from_dict
 
+    load: Any = load_kube_config_from_dict
     where = "kubeconfig"
     files = list(_files(options))
     name = options.context or next((c for d, _ in files if isinstance(c := d.get("current-context"), str) and c), "")
@@ -112,9 +114,7 @@ def _from_kubeconfig(made: Configuration, options: ClusterOptions, folder: Path)
         "users": [{"name": "this", "user": _absolute(_Entry(login, user.folder))}],
     }
     try:
-        load_kube_config_from_dict(
-            whole, client_configuration=made, persist_config=False, temp_file_path=str(folder / "keys")
-        )
+        load(whole, client_configuration=made, persist_config=False, temp_file_path=str(folder / "keys"))
     except ConfigException as error:
         raise Misconfigured(f"{where}: {one_line(str(error))}") from error
     except OSError as error:
@@ -125,7 +125,7 @@ def _from_kubeconfig(made: Configuration, options: ClusterOptions, folder: Path)
 
 def _files(options: ClusterOptions) -> Iterator[tuple[dict[str, Any], Path]]:
     """Each kubeconfig that counts, with its folder. Without the option, as kubectl: $KUBECONFIG, ~/.kube/config."""
-    import yaml
+    import yaml  # type: ignore[import-untyped]
 
     if options.kubeconfig is not None:
         paths = [options.kubeconfig]

@@ -70,15 +70,15 @@ class Discovery:
 
     def find(self, name: str) -> ServedKind:
         """The kind that an entry of `resources` names; Misconfigured, with what is near, if there is none such."""
-        words = name.split("/")
+        words, found = name.split("/"), None
         if len(words) == 3:
             found = self._in_group(words[0], words[2], only=words[1])
         elif len(words) == 2:
             found = self._in_group("", words[1], only=words[0])
-        elif "." in name:
+        elif len(words) == 1 and "." in name:
             word, _, group = name.partition(".")
             found = self._in_group(group, word)
-        else:
+        elif len(words) == 1:
             found = self._anywhere(name)
         if found is None:
             near = difflib.get_close_matches(name, [n for kind in self._all() for n in _forms(kind)], 1, 0.5)

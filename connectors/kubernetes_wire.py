@@ -190,7 +190,8 @@ class ApiServer:
         return self._opened
 
     def _leave(self) -> None:
-        opened, self._opened, self._worked = self._opened, None, False
+        opened: Any = self._opened
+        self._opened, self._worked = None, False
         if opened is not None:
             opened.close()
 
