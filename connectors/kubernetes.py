@@ -50,8 +50,11 @@ _CONTROLLERS = {
     "jobs.batch": ("cronjobs.batch",),
 }
 """What controls an object may have the nearer tag: who lists the one lists the others."""
-_RANK = {"pods": 0, "replicasets.apps": 1, "jobs.batch": 1, "namespaces": 3}
-"""The order of scopes: what is controlled before what controls. An owner is then read after all that it owns."""
+_RANK = {"pods": 0, "replicasets.apps": 1, "jobs.batch": 1, "namespaces": 4}
+"""The order of scopes: what is controlled before what controls. A controller is then read after all that it controls.
+
+Between these come Kubernetes' own kinds (2), then custom ones (3), which operators make others of.
+"""
 
 
 ClusterName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$", max_length=253)]
@@ -110,7 +113,7 @@ class Kubernetes(Connector):
                 raise Misconfigured(
                     f"resources: {known.scope} and {kind.scope} are the same objects", remedy="name one of them"
                 )
-        ordered = sorted(found.values(), key=lambda kind: _RANK.get(kind.qualified, 2))
+        ordered = sorted(found.values(), key=lambda kind: _RANK.get(kind.qualified, 3 if "." in kind.group else 2))
         return {kind.scope: kind for kind in ordered}
 
     @cached_property

@@ -49,14 +49,16 @@ class ApiServer:
 
     def __init__(self, options: ClusterOptions) -> None:
         self._options = options
-        self._folder = tempfile.TemporaryDirectory(prefix="ownerd-", ignore_cleanup_errors=True)
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._opened: ApiClient | None = None
         self._worked = False
 
     def close(self) -> None:
         """Let go of connections, and of keys that had to be files."""
         self._leave()
-        self._folder.cleanup()
+        folder, self._folder = self._folder, None
+        if folder is not None:
+            folder.cleanup()
 
     def get(self, path: str, *, accept: str = JSON, permission: str = "", **query: Any) -> Any:
         """The document at `path`. `permission` is what RBAC must allow, for messages. Tried again where it may help."""
@@ -185,6 +187,8 @@ class ApiServer:
         if self._opened is None:
             from kubernetes.client import ApiClient
 
+            if self._folder is None:
+                self._folder = tempfile.TemporaryDirectory(prefix="ownerd-", ignore_cleanup_errors=True)
             self._opened = ApiClient(configuration_of(self._options, Path(self._folder.name)))
             self._opened.user_agent = "ownerd"
         return self._opened

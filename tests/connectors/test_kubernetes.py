@@ -530,6 +530,12 @@ def test_who_lists_pods_lists_their_controllers_before_whom_they_are_read(
     ]
 
 
+def test_custom_kinds_are_read_after_what_they_may_control(server: KubernetesServer, connect: Reader) -> None:
+    """Whatever their order in the options."""
+    found = scopes(connect(server, resources=["namespaces", "databases.acme.example", "deployments"]))
+    assert found == [DEPLOYMENTS, "acme.example/v1/databases", NS, CLUSTER]
+
+
 @pytest.mark.parametrize(
     ("option", "value"),
     [
@@ -833,6 +839,7 @@ def test_client_certificates_inside_the_kubeconfig_leave_no_key_behind(
     config = kubeconfig(server, **dict(zip(("client-certificate-data", "client-key-data"), data, strict=True)))
     connector = connect(server, config)
     assert names(connector.read(DEPLOYMENTS)) == "abcde"
+    assert connector._server._folder
     folder = Path(connector._server._folder.name)
     keys = [p for p in folder.rglob("*") if p.is_file()]
     assert keys
