@@ -39,6 +39,7 @@ DIRECTORIES: Mapping[str, Entry] = {
     "opsgenie": Entry("connectors.opsgenie:Opsgenie", sdk=("httpx2",)),
     "splunk_oncall": Entry("connectors.splunk_oncall:SplunkOnCall", sdk=("httpx2",)),
     "zenduty": Entry("connectors.zenduty:Zenduty", sdk=("httpx2",)),
+    "scim": Entry("connectors.scim:Scim", sdk=("httpx2",)),
     "file": Entry("connectors.file:PrincipalFile"),
 }
 

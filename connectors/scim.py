@@ -1,0 +1,293 @@
+"""Users, groups and memberships of any SCIM 2.0 service.
+
+RFC 7643 (schemas), RFC 7644 (protocol), RFC 9865 (cursors). Pages are read raw: with its checks on, scim2-client takes
+264 ms for 1000 users where this takes 6, refuses what real services leave out or add, and has no paging of its own;
+with its checks off it is the HTTP client below it.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from functools import cached_property
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from pydantic import Field
+
+from connectors.contract import Check, Connector
+from connectors.errors import BadData, ConnectorError, Forbidden, Incomplete, Misconfigured, ServerFault
+from connectors.http import Api, part
+from connectors.options import HttpOptions, Secret
+from connectors.paging import Pages
+from connectors.scim_rows import group_of, members_of, settled, user_of
+from connectors.seen import Seen
+from connectors.shifts import gone_meanwhile, rows_of, text_of
+from connectors.values import Gap, Kind, Members, Record
+
+DIRECTORY = "directory"
+PAGE = 100
+"""Rows asked for at once, where the service names no limit of its own."""
+MOST = {"Users": 500, "Groups": 100}
+"""Rows asked for at once, whatever the service allows: a group carries its members."""
+TRIES = 3
+"""How often a list that moves while it is read is read."""
+
+GROUP_ATTRIBUTES = "id,displayName,externalId,members"
+"""Asked for by name, since `members` may come on request only (RFC 7643, 7: "returned")."""
+_HIDDEN = Gap(
+    "members_hidden",
+    "the service tells no members of any group: all groups look empty, and own nothing",
+    "let the token's owner see memberships; if the service never tells them, read the system that fills it instead",
+)
+
+
+class ScimOptions(HttpOptions):
+    """Options of the `scim` connector."""
+
+    endpoint: str = Field(description="Base URL of the service: what /Users and /Groups are under.")
+    token: Secret = Field(description="Bearer token.")
+
+
+class _Moved(Exception):
+    """The list changed while its pages were read, so that some rows may have been skipped."""
+
+
+class _Paging(NamedTuple):
+    cursor: bool
+    size: int
+
+
+class Scim(Connector):
+    """Reads one SCIM service. Users and groups are one scope, since they belong together."""
+
+    Options = ScimOptions
+
+    def __init__(self, options: ScimOptions) -> None:
+        self._api = Api(
+            options,
+            options.endpoint,
+            headers={"Authorization": f"Bearer {options.token.value}", "Accept": "application/scim+json"},
+            told=_told,
+            meant=_meant,
+        )
+
+    def close(self) -> None:
+        """Let go of connections."""
+        self._api.close()
+
+    def scopes(self) -> Iterable[str]:
+        """The directory."""
+        return [DIRECTORY]
+
+    def holds(self, scope: str) -> Collection[Kind]:
+        """SCIM's roles are a user's attributes."""
+        del scope
+        return frozenset({Kind.USER, Kind.GROUP})
+
+    def read(self, scope: str) -> Iterator[Record]:
+        """Yield users; groups with their members, if they own."""
+        del scope
+        with Seen() as users, Seen() as groups, tempfile.TemporaryFile("w+") as untyped:
+            for row in self._rows("Users"):
+                user = user_of(row)
+                users.add(user.id)
+                yield user
+            if Kind.GROUP not in self.kinds:
+                return
+            empty = None
+            for row in self._rows("Groups", attributes=GROUP_ATTRIBUTES):
+                group = group_of(row)
+                groups.add(group.id)
+                yield group
+                named, unknown = members_of(self._with_members(row), group.id)
+                empty = not (named or unknown) and empty is not False
+                yield Members(group.ref, named)
+                if unknown:  # told from groups when all groups are known
+                    untyped.write(json.dumps([group.id, unknown]) + "\n")
+            yield from settled(untyped, users, groups)
+            if empty:
+                yield _HIDDEN
+
+    def _with_members(self, row: dict[str, Any]) -> Mapping[str, Any]:
+        """The group with its members: a list may leave them out, and a group of none has no `members` either."""
+        if row.get("members") is not None:
+            return row
+        id_ = quote(row["id"], safe="")
+        answer = self._api.get(f"Groups/{id_}", permission=_right("Groups"), attributes=GROUP_ATTRIBUTES)
+        if text_of(answer.body, "id", f"group {row['id']}") != row["id"]:
+            raise BadData(f"group {row['id']}: asked for it, the service gave another")
+        group: Mapping[str, Any] = answer.body
+        return group
+
+    # Lists
+
+    def _rows(self, path: str, **query: str) -> Iterator[dict[str, Any]]:
+        """Each row of a list once.
+
+        A list that moves between two pages is read again, for what was skipped; rows of an earlier try count, too.
+        """
+        why = ""
+        with ExitStack() as stack:
+            earlier: list[Seen] = []
+            for attempt in range(TRIES):
+                seen = stack.enter_context(Seen())
+                try:
+                    for rows in self._pages(path, query, linked=attempt < TRIES - 1):
+                        for row in rows:
+                            id_ = text_of(row, "id", f"a row of {path}")
+                            _once(id_, seen)
+                            if not any(id_ in others for others in earlier):
+                                yield row
+                except _Moved as moved:
+                    why = str(moved)
+                    earlier.append(seen)
+                else:
+                    return
+        raise Incomplete(
+            f"/{path}: read {TRIES} times, and each time {why}: some of it may have been skipped",
+            remedy="the next run is right if it was being changed; else the service does not page as RFC 7644 says",
+        )
+
+    def _pages(self, path: str, query: Mapping[str, str], *, linked: bool) -> Iterator[list[dict[str, Any]]]:
+        return self._by_cursor(path, query) if self._paging.cursor else self._by_index(path, query, linked=linked)
+
+    def _by_cursor(self, path: str, query: Mapping[str, str]) -> Iterator[list[dict[str, Any]]]:
+        """The pages of a list, each with the cursor of the next (RFC 9865, 2)."""
+        pages = Pages(f"/{path}")
+        cursor, count, totals = "", 0, set()
+        while True:
+            body = self._page(path, query, cursor=cursor)
+            total = body.get("totalResults")  # a service may leave it out here
+            rows = _resources(body, path, done=total == 0)
+            totals.add(total)
+            yield rows
+            count += len(rows)
+            if not body.get("nextCursor"):
+                break
+            cursor = pages.turn(text_of(body, "nextCursor", f"/{path}"))
+        if isinstance(total, int):
+            _whole(path, count, total, steady=len(totals) == 1)
+
+    def _by_index(self, path: str, query: Mapping[str, str], *, linked: bool) -> Iterator[list[dict[str, Any]]]:
+        """The pages of a list by their place in it (RFC 7644, 3.4.2.4), until one holds nothing new.
+
+        Rows that are added or go meanwhile shift those after them. So each page begins with the last row of the one
+        before (`linked`): if it does not, the list has moved. Where pages cannot be linked, `totalResults` must stay.
+        """
+        pages = Pages(f"/{path}")
+        start, count, totals = 1, 0, set()
+        first: list[Any] = []
+        last: Any = None
+        while True:
+            pages.turn(str(start))
+            body = self._page(path, query, startIndex=start)
+            total = part(body, "totalResults", int, f"/{path}")
+            rows = _resources(body, path, done=count >= total)
+            ids = [row.get("id") for row in rows]
+            if ids and ids == first and count == total and self._unpaged(path, query, first):
+                return
+            if last is not None:
+                if not ids or ids[0] != last:
+                    raise _Moved(f"the page at {start} did not begin where the one before ended")
+                rows = rows[1:]
+            totals.add(total)
+            if not linked and len(totals) > 1:
+                raise _Moved("totalResults changed")
+            yield rows
+            count += len(rows)
+            if not rows:
+                break
+            first = first or ids
+            last = ids[-1] if linked and len(ids) > 1 else None  # pages of one row cannot be linked
+            start = count if last is not None else count + 1
+        _whole(path, count, total, steady=len(totals) == 1)
+
+    def _unpaged(self, path: str, query: Mapping[str, str], all_of: list[Any]) -> bool:
+        """Whether the service knows no pages at all, and tells everything at once: then it does not heed `count`."""
+        body = self._page(path, query, startIndex=1, count=1)
+        return [row.get("id") for row in _resources(body, path, done=False)] == all_of
+
+    def _page(self, path: str, query: Mapping[str, str], **where: Any) -> dict[str, Any]:
+        asked = {"count": min(self._paging.size, MOST[path]), **where, **query}
+        answer = self._api.get(path, permission=_right(path), **asked)
+        if not isinstance(answer.body, dict):
+            raise ServerFault(f"/{path}: the answer is no list of SCIM's")
+        return answer.body
+
+    @cached_property
+    def _paging(self) -> _Paging:
+        """How the service pages, as far as it says (RFC 7643, 5; RFC 9865, 4)."""
+        try:
+            config = self._api.get("ServiceProviderConfig").body
+        except (Forbidden, Misconfigured):  # many services have none, or show it to nobody
+            config = {}
+        pagination, filters = _object(config, "pagination"), _object(config, "filter")
+        size = pagination.get("maxPageSize") or filters.get("maxResults")
+        return _Paging(pagination.get("cursor") is True, size if isinstance(size, int) and size > 0 else PAGE)
+
+    # Whether it may
+
+    def check(self) -> Iterator[Check]:
+        """Ask each list that a run reads for one row."""
+        for path in ("Users", "Groups") if Kind.GROUP in self.kinds else ("Users",):
+            try:
+                self._api.get(path, permission=_right(path), count=1)
+            except Forbidden as error:
+                yield Check(f"read /{path}", ok=False, detail=error.message, remedy=error.remedy)
+            else:
+                yield Check(f"read /{path}", ok=True, detail="by cursor" if self._paging.cursor else "by index")
+
+
+def _object(document: Any, key: str) -> Mapping[str, Any]:
+    found = document.get(key) if isinstance(document, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def _once(id_: str, seen: Seen) -> None:
+    if id_ in seen:
+        raise _Moved("an id came twice")
+    seen.add(id_)
+
+
+def _right(path: str) -> str:
+    return f"the right to read /{path}"
+
+
+def _resources(body: dict[str, Any], path: str, *, done: bool) -> list[dict[str, Any]]:
+    """The rows of a page. They may be left out where there are none: if `done`, or if the page says so."""
+    if body.get("Resources") is None and (done or body.get("itemsPerPage") == 0):
+        return []
+    return rows_of(part(body, "Resources", list, f"/{path}"), f"/{path}")
+
+
+def _whole(path: str, count: int, total: int, *, steady: bool) -> None:
+    """`totalResults` may be too low (that is no harm: the list was read to its end), but never too high."""
+    if count < total and not steady:
+        raise _Moved("totalResults changed")
+    if count < total:
+        raise Incomplete(
+            f"/{path}: {count} of {total}, and no further page",
+            remedy="the service shows fewer than it counts: let the token's owner see all",
+        )
+
+
+def _told(document: Any) -> str:
+    """SCIM's own words (RFC 7644, 3.12): {"status": "400", "scimType": "invalidCursor", "detail": "…"}."""
+    words = [document.get(key) for key in ("scimType", "detail")]
+    told = ": ".join(word for word in words if isinstance(word, str) and word)
+    return told or str(document.get("message") or document.get("error_description") or "")
+
+
+def _meant(place: str, status: int, sentence: str) -> ConnectorError | None:
+    if status == 400 and sentence.startswith(("expiredCursor", "invalidCursor")):
+        return Incomplete(f"{place}: the service does not know its own cursor any more: {sentence}")
+    if status == 400 and sentence.startswith("tooMany"):
+        return Incomplete(
+            f"{place}: the service refuses to show so many: {sentence}", remedy="raise its limit for this token"
+        )
+    if status == 501:
+        return Misconfigured(f"{place}: the service does not have this: 501{f' ({sentence})' if sentence else ''}")
+    return gone_meanwhile(place, status, "/Groups/")
