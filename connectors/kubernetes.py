@@ -65,7 +65,7 @@ class KubernetesOptions(ClusterOptions):
 
     cluster: ClusterName = Field(description="The cluster's name in ids: k8s://CLUSTER/…")
     resources: list[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9./-]+$")]] = Field(
-        list(DEFAULT),
+        default_factory=lambda: list(DEFAULT),
         min_length=1,
         description='Kinds to read: "apps/v1/deployments", "deployments.apps", "pods"; custom ones alike.',
     )
