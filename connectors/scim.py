@@ -180,6 +180,7 @@ class Scim(Connector):
         pages = Pages(f"/{path}")
         start, count, totals = 1, 0, set()
         first: list[Any] = []
+        before: list[Any] = []
         last: Any = None
         while True:
             pages.turn(str(start))
@@ -187,8 +188,10 @@ class Scim(Connector):
             total = part(body, "totalResults", int, f"/{path}")
             rows = _resources(body, path, done=count >= total)
             ids = [row.get("id") for row in rows]
-            if ids and ids == first and count == total and self._unpaged(path, query, first):
+            if ids and ids == first and count == total and self._all_told(path, query, first):
                 return
+            if not linked and ids and ids == before != first and count == total:
+                return  # it counts pages, and a place on the last one leads to its beginning
             if last is not None:
                 if not ids or ids[0] != last:
                     raise _Moved(f"the page at {start} did not begin where the one before ended")
@@ -200,22 +203,28 @@ class Scim(Connector):
             count += len(rows)
             if not rows:
                 break
-            first = first or ids
+            first, before = first or ids, ids
             last = ids[-1] if linked and len(ids) > 1 else None  # pages of one row cannot be linked
             start = count if last is not None else count + 1
         _whole(path, count, total, steady=len(totals) == 1)
 
-    def _unpaged(self, path: str, query: Mapping[str, str], all_of: list[Any]) -> bool:
-        """Whether the service knows no pages at all, and tells everything at once: then it does not heed `count`."""
-        body = self._page(path, query, startIndex=1, count=1)
-        return [row.get("id") for row in _resources(body, path, done=False)] == all_of
+    def _all_told(self, path: str, query: Mapping[str, str], first: list[Any]) -> bool:
+        """Whether the first page, which came again, is all: of a service that counts pages, or that knows none."""
+        beyond = self._page(path, query, startIndex=self._size(path) + 1)
+        if not _resources(beyond, path, done=True):
+            return True
+        one = self._page(path, query, startIndex=1, count=1)
+        return [row.get("id") for row in _resources(one, path, done=False)] == first  # heeds no count, either
 
     def _page(self, path: str, query: Mapping[str, str], **where: Any) -> dict[str, Any]:
-        asked = {"count": min(self._paging.size, MOST[path]), **where, **query}
+        asked = {"count": self._size(path), **where, **query}
         answer = self._api.get(path, permission=_right(path), **asked)
         if not isinstance(answer.body, dict):
             raise ServerFault(f"/{path}: the answer is no list of SCIM's")
         return answer.body
+
+    def _size(self, path: str) -> int:
+        return min(self._paging.size, MOST[path])
 
     @cached_property
     def _paging(self) -> _Paging:
