@@ -79,6 +79,9 @@ class Source(Strict):
     name: Name = Field(description="Unique over all directories and integrations.")
     connector: str = Field(description="The kind of system.")
     stale_after: Duration | None = Field(None, description="Age past which answers are stale. Default: 4 intervals.")
+    max_removed: float | None = Field(
+        None, ge=0, le=1, description="In place of the `[guard]` table's, for this source."
+    )
     time_limit: Duration = Field(3600.0, description="A run that takes longer is stopped, and failed.")
     interval: Duration = 300.0
     whole_interval: Duration | None = Field(
@@ -131,6 +134,12 @@ class Integration(Source):
     """An `[[integrations]]` table: a source of resources."""
 
     interval: Duration = Field(900.0, description="Time between runs, to which jitter is added.")
+    max_owner_changes: float | None = Field(
+        None, ge=0, le=1, description="In place of the `[guard]` table's, for this integration."
+    )
+    hold_owner_changes: DurationOrNone = Field(
+        0.0, description="Time for which a changed or removed tag leaves the old owner in force; 0: not at all."
+    )
     inherit: bool = Field(default=True, description="Whether a resource without the tag inherits its ancestor's.")
     resource_owner: list[ResourceOwner] = Field(
         default_factory=list, description="Tried in order; the first whose tag is present decides."

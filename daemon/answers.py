@@ -35,16 +35,24 @@ def answer_head(
     outcome: str,
     tag: tuple[str, str, str] | None,
     changed_at: float,
+    pending: tuple[tuple[str, str, str] | None, float, float] | None = None,
 ) -> bytes:
     """All of an answer but its tail.
 
     `resource`: id, integration, type, name, parent. `outcome`: an `outcome_fragment`. `tag`: key, value, and the id
-    of the resource that has it.
+    of the resource that has it. `pending`: the tag that waits to decide in its place, since when, and until when.
     """
     rid, integration, kind, name, parent = resource
     told = json_text({"id": rid, "integration": integration, "type": kind, "name": name, "parent": parent})
-    shown = "null" if tag is None else json_text({"key": tag[0], "value": tag[1], "resource": tag[2]})
-    return f'{{"resource":{told},{outcome},"tag":{shown},"changed_at":"{rfc3339(changed_at)}"'.encode()
+    waits = ""
+    if pending is not None:
+        new, since, until = pending
+        waits = f',"pending":{{"tag":{_tag(new)},"since":"{rfc3339(since)}","until":"{rfc3339(until)}"}}'
+    return f'{{"resource":{told},{outcome},"tag":{_tag(tag)}{waits},"changed_at":"{rfc3339(changed_at)}"'.encode()
+
+
+def _tag(tag: tuple[str, str, str] | None) -> str:
+    return "null" if tag is None else json_text({"key": tag[0], "value": tag[1], "resource": tag[2]})
 
 
 def answer_tail(

@@ -11,12 +11,11 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Any
 
-import orjson
-
 from config.settings import Settings
 from daemon.control import ask
 from daemon.errors import NotRunning, OwnerdError
-from daemon.pipeline import Store
+from daemon.held import HeldSnapshots
+from daemon.pipeline import Store, Turned
 from daemon.runner import Event, OnEvent, Runner, child, events_of, job_for
 
 _CHECK_LIMIT = 120.0
@@ -70,22 +69,36 @@ async def accept(settings: Settings, name: str) -> AsyncGenerator[Event, None]:
             yield event
 
 
+async def confirm(settings: Settings, name: str, resources: Sequence[str] | None) -> AsyncGenerator[Event, None]:
+    """Put into force what waits for these resources of an integration; with None, for all of it."""
+
+    async def here(runner: Runner, on_event: OnEvent) -> None:
+        on_event(confirmed(await runner.confirm(name, resources)))
+
+    request = {"verb": "confirm", "source": name, "resources": None if resources is None else list(resources)}
+    async with aclosing(_through(settings, request, here)) as events:
+        async for event in events:
+            yield event
+
+
+def confirmed(turned: Turned) -> Event:
+    """The event that ends a confirmation: `resources` whose change is in force now."""
+    return {
+        "event": "confirmed",
+        "source": turned.source,
+        "resources": [{"id": rid, "old": old, "new": new} for rid, old, new in turned.applied],
+        "owner_changes": turned.owner_changes,
+    }
+
+
 def nothing_held(name: str) -> Event:
     """The event that says that there is nothing to accept."""
     return {"event": "refused", "message": f'nothing of "{name}" is held', "remedy": "see `ownerd held`"}
 
 
 def held(settings: Settings) -> list[dict[str, Any]]:
-    """What is held: `[{"source", "at", "why": [{"what", "subject", "why"}]}]`, oldest first."""
-    found = []
-    for report in (settings.state_directory / "held").glob("*.json"):
-        try:
-            found.append(orjson.loads(report.read_bytes()))
-        except FileNotFoundError:
-            continue  # released in this moment
-        except (OSError, orjson.JSONDecodeError) as error:
-            raise OwnerdError(f"{report}: {error}", remedy="run the command as ownerd's user") from error
-    return sorted(found, key=lambda r: (r["at"], r["source"]))
+    """What is held: see `HeldSnapshots.reports`."""
+    return HeldSnapshots(settings.state_directory / "held").reports()
 
 
 async def _through(

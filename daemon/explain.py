@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from daemon.answers import rfc3339
 from daemon.rule import Claim, Reason, Rule, claim_of, fitness, judge, judge_fallback, match, parts_of
 from daemon.rules import Rules
 from daemon.store.directory import SqlDirectories
@@ -47,7 +48,20 @@ def explain(reader: Reader, key: str, source_id: int) -> list[Step]:
             reason = judge(claim, rule, directories).reason
         if reason is not None:
             steps.append(_fallback(reason, rules, directories))
+        waits = db.execute(
+            "SELECT r.pending_until, c.rule, c.key, c.value FROM resource r JOIN claim c ON c.id = r.claim_id"
+            " WHERE r.source_id = ? AND r.key = ? AND r.pending_until IS NOT NULL",
+            (source_id, key),
+        ).fetchone()
+        if waits is not None:
+            steps.append(_waits(*waits))
         return steps
+
+
+def _waits(until: float, rule: int, key: str, value: str) -> Step:
+    in_force = f"{key}: {value}" if rule >= 0 else "that there is no tag"
+    text = f"this waits until {rfc3339(until)}, or for `ownerd confirm`; what decides until then is {in_force}"
+    return {"step": "pending", "text": text, "until": rfc3339(until)}
 
 
 def _which_tag(chain: list[_Node], rules: Rules) -> tuple[list[Step], Claim | None]:

@@ -6,9 +6,9 @@ after, never a mixture.
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,9 +21,10 @@ from config.settings import Configured, Directory, Integration, Settings
 from daemon import drift
 from daemon.errors import DatabaseUnusable
 from daemon.guard import Implausible, Limits, OwnerChange, judge_owners, judge_scopes
+from daemon.held import Examples, HeldSnapshots, told
 from daemon.rule import Rule
 from daemon.rules import Rules
-from daemon.store import claims, directory, findings, merge, publish, sources, turning
+from daemon.store import claims, directory, findings, merge, pending, publish, sources, turning
 from daemon.store.claims import Claims
 from daemon.store.directory import SqlDirectories
 from daemon.store.findings import Transition
@@ -45,6 +46,8 @@ class Report:
     errors: dict[str, dict[str, Any]] = field(default_factory=dict)
     """By scope; the scope "" is the source itself."""
     held: list[Implausible] = field(default_factory=list)
+    waiting: list[tuple[str, str, str, str, float]] = field(default_factory=list)
+    """Changes of tags that wait from now on: integration, resource, the value in force, the new one, until when."""
     released: bool = False
     """A snapshot that was held before has been replaced by a good one."""
     retry_after: float | None = None
@@ -52,19 +55,22 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Turned:
-    """What time alone changed in one directory."""
+    """What time alone, or somebody's confirmation, changed by one source."""
 
     source: str
     owner_changes: int
     transitions: list[Transition]
+    applied: list[tuple[str, str, str]] = field(default_factory=list)
+    """Changes of tags that had waited: the resource, the old value, the new one."""
 
 
 class _Held(Exception):
     """Unrolls a publish that would re-own too much."""
 
-    def __init__(self, why: Sequence[Implausible]) -> None:
+    def __init__(self, why: Sequence[Implausible], examples: Examples) -> None:
         super().__init__()
         self.why = list(why)
+        self.examples = examples
 
 
 class Store:
@@ -75,14 +81,14 @@ class Store:
         self._lock = WriterLock(state_directory)
         self.path = state_directory / "ownerd.db"
         self.spool = state_directory / "spool"
-        self.held = state_directory / "held"
-        self._limits = Limits(0.2, 0.2)
+        self.held = HeldSnapshots(state_directory / "held")
+        self._limits: dict[str, Limits] = {}
         try:
-            for folder in (self.spool, self.held):
-                folder.mkdir(exist_ok=True, mode=0o700)
             # We hold the lock: what is in there was left by a process that was killed.
-            for left in (*self.spool.iterdir(), *self.held.glob("*.partial")):
+            self.spool.mkdir(exist_ok=True, mode=0o700)
+            for left in self.spool.iterdir():
                 left.unlink()
+            self.held.prepare()
             self._db = open_writer(self.path)
         except OSError as error:
             self._lock.close()
@@ -101,7 +107,7 @@ class Store:
 
     def configure(self, settings: Settings) -> list[Transition]:
         """Make the database serve what `settings` say. What rules have changed is resolved anew from what is stored."""
-        self._limits = Limits(settings.guard.max_removed, settings.guard.max_owner_changes)
+        self._limits = {source.name: _limits_of(source, settings) for source in settings.sources}
         rules = {name: rules_of(integration) for name, integration in settings.integrations.items()}
         used = {use for r in rules.values() for use in r.used()}
         now = self._clock()
@@ -113,7 +119,7 @@ class Store:
                 else:
                     merge.delete_principals(self._db, source)
                 sources.delete(self._db, source)
-                self._release(name)
+                self.held.release(name)
             changed = sources.configure(self._db, wanted)
             for source in changed.rematch:
                 directory.index_all(self._db, source)
@@ -140,7 +146,7 @@ class Store:
             try:
                 return self._merge(name, spool, accept=accept)
             except _Held as held:
-                return self._hold_all(name, spool, held.why)
+                return self._hold_all(name, spool, held.why, held.examples)
 
     def bookmarks(self, name: str, *, base: str, whole_interval: float) -> dict[str, str]:
         """By scope, where to go on reading changes; scopes that are due to be read whole are not in it."""
@@ -161,17 +167,32 @@ class Store:
         for source in due:
             db, now = self._db, self._clock()
             with self._transaction():
-                name: str = db.execute("SELECT name FROM source WHERE id = ?", (source,)).fetchone()[0]
                 turning.turn(db, source, now=now)
                 self._follow(source)
-                published, transitions = self._resolve_and_publish([], now)
-            done.append(Turned(name, published.changes, transitions))
+                done.append(self._turned(source, now))
+        for source in pending.due(self._db, now=self._clock()):
+            db, now = self._db, self._clock()
+            with self._transaction():
+                applied = pending.release_due(db, source, now=now)
+                done.append(self._turned(source, now, applied))
         return done
+
+    def confirm(self, name: str, keys: Sequence[str] | None) -> Turned:
+        """Put into force at once what waits for these resources of an integration; with None, for all of them."""
+        now = self._clock()
+        with self._transaction():
+            source = sources.source_id(self._db, name)
+            return self._turned(source, now, pending.confirm(self._db, source, keys))
+
+    def _turned(self, source: int, now: float, applied: Sequence[tuple[str, str, str]] = ()) -> Turned:
+        published, transitions = self._resolve_and_publish([], now)
+        return Turned(sources.name_of(self._db, source), published.changes, transitions, list(applied))
 
     def next_turn(self) -> float | None:
         """When time will change something next: seconds since the epoch."""
         try:
-            return turning.next_turn(self._db, now=self._clock())
+            known = [turning.next_turn(self._db, now=self._clock()), pending.next_due(self._db)]
+            return min((at for at in known if at is not None), default=None)
         except sqlite3.Error as error:
             raise DatabaseUnusable(self.path, str(error)) from error
 
@@ -196,9 +217,10 @@ class Store:
             sources.ensure_scopes(db, source)
             merge.plan_scopes(db, source, again=accept)
             plan = merge.plan_resources if integration else merge.plan_principals
-            held = [] if accept else list(judge_scopes(plan(db, source), self._limits))
+            held = [] if accept else list(judge_scopes(plan(db, source), self._limits[name]))
             if accept:
                 plan(db, source)
+            examples = {h.subject: merge.going(db, h.subject, integration=integration) for h in held}
             merge.withhold(db, [h.subject for h in held])
             if integration:
                 counts = merge.apply_resources(db, source)
@@ -214,13 +236,15 @@ class Store:
             published, transitions = self._resolve_and_publish([source] if integration else [], now)
             if not accept:
                 changes = [OwnerChange(n, before.get(n, 0), c) for n, c in published.reowned.items()]
-                if too_many := list(judge_owners(changes, self._limits)):
-                    raise _Held(too_many)
+                if too_many := [h for c in changes for h in judge_owners([c], self._limits[c.integration])]:
+                    named = [h.subject for h in too_many]
+                    raise _Held(too_many, {n: publish.examples(db, n, now=now) for n in named})
             report = self._report(name, source, now, held)
+            report.waiting = pending.began(db, now=now)
             if held:
-                self._keep(name, spool, held, now)
+                self.held.keep(name, spool, held, examples, now=now)
         if report.state == "ok":
-            report.released = self._release(name)
+            report.released = self.held.release(name)
         report.counts, report.owner_changes, report.transitions = counts, published.changes, transitions
         return report
 
@@ -234,16 +258,19 @@ class Store:
         db = self._db
         directories = SqlDirectories(db)
         outcomes = Outcomes(db, directories)
+        waiting: Counter[str] = Counter()
         for source in dirty:
             if anew:
                 claims.forget(db, source)
-            Claims(db, source, directories, outcomes).assign()
+            if number := Claims(db, source, directories, outcomes, now=now).assign():
+                waiting[sources.name_of(db, source)] = number
         concerned = db.execute(
             "SELECT DISTINCT c.source_id FROM temp.dirty_claim d JOIN claim c ON c.id = d.claim_id ORDER BY 1"
         ).fetchall()
         for (source,) in concerned:
-            Claims(db, source, directories, outcomes).judge()
+            Claims(db, source, directories, outcomes, now=now).judge()
         published = publish.publish(db, now=now)
+        published.reowned += waiting
         claims.sweep(db)
         return published, findings.refresh(db, now=now, suggest=drift.suggest)
 
@@ -260,7 +287,7 @@ class Store:
             now=now,
             state=state,
             error={"scope": first[0], **first[1]} if first else None,
-            held=_told(held) if held else None,
+            held={"why": told(held)} if held else None,
         )
         waits = [e["retry_after"] for e in errors.values() if e.get("retry_after") is not None]
         rows = sum(r for _, _, r, _ in scopes)
@@ -268,38 +295,23 @@ class Store:
 
     # --- held snapshots ---------------------------------------------------------------------------------------------
 
-    def _hold_all(self, name: str, spool: Path, why: Sequence[Implausible]) -> Report:
+    def _hold_all(self, name: str, spool: Path, why: Sequence[Implausible], examples: Examples) -> Report:
         now = self._clock()
         with self._transaction():
             source = sources.source_id(self._db, name)
-            self._keep(name, spool, why, now)
-            sources.mark_source(self._db, source, now=now, state="held", held=_told(why))
+            self.held.keep(name, spool, why, examples, now=now)
+            sources.mark_source(self._db, source, now=now, state="held", held={"why": told(why)})
         return Report(name, "held", held=list(why))
-
-    def _keep(self, name: str, spool: Path, why: Sequence[Implausible], now: float) -> None:
-        """Keep the spool. Before the commit, so that what is marked as held can be accepted."""
-        partial = self.held / f"{name}.db.partial"
-        shutil.copyfile(spool, partial)
-        partial.chmod(0o600)
-        partial.replace(self.held / f"{name}.db")
-        report = {"source": name, "at": now, **_told(why)}
-        (self.held / f"{name}.json").write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
-
-    def _release(self, name: str) -> bool:
-        found = (self.held / f"{name}.db").exists()
-        for suffix in (".db", ".json", ".db.partial"):
-            (self.held / f"{name}{suffix}").unlink(missing_ok=True)
-        return found
 
     def accept(self, name: str) -> Report | None:
         """Let the held snapshot of a source through; None if nothing is held."""
-        held = self.held / f"{name}.db"
-        if not held.exists():
+        held = self.held.spool(name)
+        if held is None:
             return None
         report = self.run(name, held, accept=True)
         with self._transaction():
             sources.unhold(self._db, sources.source_id(self._db, name))
-        self._release(name)
+        self.held.release(name)
         return report
 
     # --- plumbing ---------------------------------------------------------------------------------------------------
@@ -331,10 +343,6 @@ class Store:
 _CUT_SHORT = {"code": "cut_short", "message": "the child process ended before its run was complete", "remedy": ""}
 
 
-def _told(held: Sequence[Implausible]) -> dict[str, Any]:
-    return {"why": [{"what": type(h).__name__, "subject": h.subject, "why": h.why} for h in held]}
-
-
 def rules_of(integration: Integration) -> Rules:
     """An integration's settings, as the rule wants them."""
     return Rules(
@@ -347,13 +355,31 @@ def rules_of(integration: Integration) -> Rules:
     )
 
 
+def _limits_of(source: Configured, settings: Settings) -> Limits:
+    """The guard's limits for a source: its own, else everybody's."""
+    removed, changes = source.settings.max_removed, None
+    if isinstance(source.settings, Integration):
+        changes = source.settings.max_owner_changes
+    return Limits(
+        settings.guard.max_removed if removed is None else removed,
+        settings.guard.max_owner_changes if changes is None else changes,
+    )
+
+
 def _source_row(source: Configured, rules: dict[str, Rules], used: set[tuple[str, Any, str]]) -> sources.SourceRow:
     if source.role == "integration":
         text = rules[source.name].to_json()
     else:
         text = orjson.dumps(sorted((str(k), f) for d, k, f in used if d == source.name)).decode()
     it = source.settings
-    grace = it.rename_grace if isinstance(it, Directory) else 0.0
     return sources.SourceRow(
-        source.name, source.role, it.connector, it.interval, it.stale, source.entry.prefixes, text, grace
+        source.name,
+        source.role,
+        it.connector,
+        it.interval,
+        it.stale,
+        source.entry.prefixes,
+        text,
+        rename_grace=it.rename_grace if isinstance(it, Directory) else 0.0,
+        hold=it.hold_owner_changes if isinstance(it, Integration) else 0.0,
     )

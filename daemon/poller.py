@@ -18,12 +18,12 @@ from apscheduler.triggers.interval import IntervalTrigger
 from config.problems import ConfigurationError
 from config.settings import Settings, load_settings
 from daemon import control, logs
-from daemon.engine import nothing_held
+from daemon.engine import confirmed, nothing_held
 from daemon.errors import OwnerdError
 from daemon.notify import notify, watchdog_interval
 from daemon.pipeline import Report, Store
 from daemon.processes import end_with_supervisor
-from daemon.runner import Event, OnEvent, Runner, finished, log_drift, log_report
+from daemon.runner import Event, OnEvent, Runner, finished, log_report, log_turned
 
 FIRST_RETRY = 15.0
 """Seconds from a source's first failure to the next try; doubled with each, up to its interval."""
@@ -180,8 +180,7 @@ class Poller:
                 log.error("time.failed", problem=error.message, remedy=error.remedy)  # noqa: TRY400  # no traceback
                 done, following = [], None
             for turned in done:
-                log_drift(log, turned.transitions)
-                log.info("time.turned", source=turned.source, owner_changes=turned.owner_changes)
+                log_turned(log, turned)
             wait = LONGEST_LOOK if following is None else min(max(following - time.time(), 0.0), LONGEST_LOOK)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._published.wait(), wait)
@@ -203,6 +202,12 @@ class Poller:
                 else:
                     log.warning("guard.accepted", source=name)
                     log_report(log, report, finished(report, 0.0))
+            case {"verb": "confirm", "source": str(name), "resources": [*_] | None as resources} if (
+                name in self._runner.settings.integrations
+            ):
+                turned = await self._runner.confirm(name, resources)
+                log_turned(log, turned, confirmed=True)
+                send(confirmed(turned))
             case _:
                 send({"event": "refused", "message": f"the poller does not know how to do this; it has {known}"})
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -18,8 +18,10 @@ from typing import Any
 import orjson
 
 from config.settings import Configured, Settings
+from daemon.answers import rfc3339
 from daemon.child import Job
 from daemon.errors import DatabaseUnusable
+from daemon.matching import resource_key
 from daemon.pipeline import Report, Store, Turned, rules_of
 from daemon.processes import end
 from daemon.store.findings import Transition
@@ -123,6 +125,12 @@ class Runner:
         following: float | None = await self._write(self._store.next_turn)
         return done, following
 
+    async def confirm(self, name: str, resources: Sequence[str] | None) -> Turned:
+        """Put into force what waits for these resources of an integration; with None, for all."""
+        keys = None if resources is None else [resource_key(r) for r in resources]
+        done: Turned = await self._write(self._store.confirm, name, keys)
+        return done
+
     async def accept(self, name: str, on_event: OnEvent) -> Report | None:
         """Let a held snapshot through; None if nothing is held."""
         lock = self._locks.setdefault(name, asyncio.Lock())
@@ -216,6 +224,20 @@ def log_drift(log: Any, transitions: Iterable[Transition]) -> None:
             log.info("drift.resolved", **told)
 
 
+def log_turned(log: Any, turned: Turned, *, confirmed: bool = False) -> None:
+    """One line a change that came into force, one a finding, and a summary."""
+    for resource, old, new in turned.applied:
+        log.warning(
+            "owner.confirmed" if confirmed else "owner.applied",
+            integration=turned.source,
+            resource=resource,
+            old=old,
+            new=new,
+        )
+    log_drift(log, turned.transitions)
+    log.info("time.turned", source=turned.source, owner_changes=turned.owner_changes)
+
+
 def log_report(log: Any, report: Report, event: Mapping[str, Any]) -> None:
     """One line a transition, one a failed scope or held part, and one summary line a run."""
     log_drift(log, report.transitions)
@@ -225,6 +247,9 @@ def log_report(log: Any, report: Report, event: Mapping[str, Any]) -> None:
         log.error(
             "guard.held", source=report.source, subject=h.subject, why=h.why, remedy=f"ownerd held {report.source}"
         )
+    for integration, resource, old, new, until in report.waiting:
+        told = {"integration": integration, "resource": resource, "old": old, "new": new, "until": rfc3339(until)}
+        log.warning("owner.pending", **told)
     if report.released:
         log.info("guard.released", source=report.source)
     summary = {k: v for k, v in event.items() if k not in {"event", "errors", "held", "released"}}

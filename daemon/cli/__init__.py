@@ -29,11 +29,13 @@ _COMMANDS = {
     "owned-by": "lookups",
     "drift": "review",
     "changes": "review",
+    "pending": "review",
     "status": "review",
     "check": "operate",
     "sync": "operate",
     "held": "operate",
     "accept": "operate",
+    "confirm": "operate",
     "schema": "about",
     "completion": "about",
 }

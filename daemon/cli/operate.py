@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from daemon.cli.exits import FAILED, HELD
-from daemon.cli.options import as_json_option, as_lines_option, known_sources, source_names, with_settings
+from daemon.cli.options import UNICODE, as_json_option, as_lines_option, known_sources, source_names, with_settings
 from daemon.cli.progress import Progress
-from daemon.cli.show import Column, age, complain, console, is_terminal, line, table
+from daemon.cli.show import Column, age, complain, console, is_terminal, line, note, table
 from daemon.cli.show import as_json as show_json
 from daemon.text import json_text, printable
 
@@ -110,6 +110,46 @@ def accept(settings: Any, name: str, as_json: bool) -> int:
     return _watch(engine(settings, name), as_json)
 
 
+@click.command()
+@click.argument("integration", shell_complete=source_names)
+@click.argument("ids", metavar="[ID]...", nargs=-1, type=UNICODE)
+@click.option("--all", "everything", is_flag=True, help="All that waits in the integration.")
+@as_lines_option
+@with_settings
+def confirm(settings: Any, integration: str, ids: tuple[str, ...], everything: bool, as_json: bool) -> int:
+    """Let changes of tags through that wait: of these resources, and of what inherits from them."""
+    from daemon.engine import confirm as engine
+
+    if bool(ids) == everything:
+        raise click.UsageError("name resources, or say --all", click.get_current_context())
+    known_sources(settings, (integration,))
+    if integration not in settings.integrations:
+        raise click.UsageError(f'"{integration}" is a directory: only integrations have tags')
+    done = 0
+
+    def one(event: Event) -> None:
+        nonlocal done
+        done += len(event["resources"])
+        if as_json:
+            sys.stdout.write(json_text(event) + "\n")
+            return
+        for it in event["resources"]:
+            sys.stdout.write(line(("confirmed", it["id"], it["old"], it["new"])))
+
+    _each(engine(settings, integration, None if everything else ids), one)
+    if not done and not as_json:
+        complain("nothing of that waits", "ownerd pending shows what does")
+    return 0 if done else FAILED
+
+
+def _example(it: Any) -> str:
+    """One of what would go, or get other owners."""
+    if isinstance(it, str):
+        return f"would go: {it}"
+    before, after = (", ".join(it[when]) or "nobody" for when in ("before", "after"))
+    return f"{it['resource']}: {before} → {after}"
+
+
 def _watch(events: AsyncGenerator[Event, None], as_json: bool) -> int:
     states = set()
 
@@ -174,6 +214,10 @@ def held(settings: Any, name: str | None, as_json: bool) -> int:
         empty="Nothing is held.",
     )
     if found and is_terminal():
+        for report in found:
+            for why in report["why"]:
+                for example in why.get("examples", ())[:5]:
+                    note(f"  {report['source']}: {_example(example)}")
         accepts = (f"ownerd accept {report['source']}" for report in found)
         complain("What was published before is still served. To let a snapshot through:", *accepts, head="")
     return HELD if found else 0

@@ -34,6 +34,48 @@ PAUSE = 2.0
 
 
 @click.command()
+@click.option("--integration", type=UNICODE, help="Of this integration only.")
+@click.option("--limit", type=click.IntRange(1), help="At most so many.")
+@with_socket
+def pending(owners: Owners, integration: str | None, limit: int | None, as_json: bool) -> None:
+    """Changes of tags that wait before they change an owner. `ownerd confirm` lets one through."""
+    rows = owners.pages("/v1/pending", "pending", limit, integration=integration)
+    if as_json:
+        as_json_list("pending", rows)
+        return
+    table(
+        [
+            Column("RESOURCE", fold=True),
+            Column("INTEGRATION"),
+            Column("OWNER NOW", fold=True, under="RESOURCE"),
+            Column("OWNER THEN", fold=True, under="RESOURCE"),
+            Column("TAG NOW", only="pipe"),
+            Column("TAG THEN", fold=True, under="RESOURCE"),
+            Column("FROM"),
+        ],
+        (
+            (
+                it["resource"]["id"],
+                it["resource"]["integration"],
+                owners_of(it["before"]),
+                owners_of(it["after"]),
+                _tag_of(it["before"]),
+                _tag_of(it["after"]),
+                it["until"],
+            )
+            for it in rows
+        ),
+        empty="Nothing waits.",
+    )
+    if rows.next:
+        note("There are more.")
+
+
+def _tag_of(side: Row) -> str:
+    return f"{side['tag']['key']}={side['tag']['value']}" if side["tag"] else "(none)"
+
+
+@click.command()
 @click.option("--state", type=click.Choice(["open", "resolved", "all"]), default="open", show_default=True)
 @click.option("--kind", type=UNICODE, help="Only findings of this kind.")
 @click.option("--integration", type=UNICODE, help="Of this integration only.")

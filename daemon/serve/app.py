@@ -26,6 +26,7 @@ from daemon.serve import parameters as given
 from daemon.serve.lookup import ANY_AGE, Lookup, parse_cache_control
 from daemon.serve.metrics import metrics
 from daemon.serve.openapi import OPENAPI
+from daemon.serve.pending import pending
 from daemon.serve.problems import Problem
 from daemon.serve.status import status, unread
 from daemon.store.reader import Reader
@@ -179,6 +180,10 @@ class Pages:
                 finding[at] = rfc3339(finding[at])
         return json_response(json_bytes({"findings": found[:most], "next": cursor}))
 
+    def pending(self, request: Request) -> Response:
+        """`GET /v1/pending`: changes of tags that wait."""
+        return json_response(json_bytes(pending(self._slow().reader, request.scope["query_string"])))
+
     def changes(self, request: Request) -> Response:
         """`GET /v1/changes`: owner changes, oldest first; each has the cursor to resume after it."""
         asked = given.query(request.scope["query_string"], {"after", "limit"})
@@ -288,6 +293,7 @@ def make_app(database: Path, clock: Callable[[], float] = time.time) -> tuple[St
             Route("/v1/resources", pages.resources, methods=get),
             Route("/v1/explain", pages.explain, methods=get),
             Route("/v1/drift", pages.drift, methods=get),
+            Route("/v1/pending", pages.pending, methods=get),
             Route("/v1/changes", pages.changes, methods=get),
             Route("/v1/status", pages.status, methods=get),
             Route("/healthz", pages.healthz, methods=get),

@@ -122,6 +122,13 @@ _SCHEMAS: _Json = {
             "resource": _ref("Resource"),
             **_OUTCOME,
             "tag": _maybe(_object({"key": _text(), "value": _text(), "resource": _text("The id that has the tag.")})),
+            "pending": _object(
+                {
+                    "tag": _maybe(_object({"key": _text(), "value": _text(), "resource": _text()})),
+                    "since": _TIME,
+                    "until": _TIME,
+                }
+            ),
             "changed_at": _TIME,
             "resource_seen_at": _maybe(_TIME),
             "owners_seen_at": _maybe(_TIME),
@@ -131,8 +138,18 @@ _SCHEMAS: _Json = {
             ),
         },
         "valid_until",
+        "pending",
     ),
     "Outcome": _object(_OUTCOME),
+    "Pending": _object(
+        {
+            "resource": _object({"id": _text(), "integration": _text()}),
+            "since": _TIME,
+            "until": _text("RFC 3339: when it comes into force by itself.", format="date-time"),
+            "before": _object({"tag": _maybe(_object({"key": _text(), "value": _text()})), **_OUTCOME}),
+            "after": _object({"tag": _maybe(_object({"key": _text(), "value": _text()})), **_OUTCOME}),
+        }
+    ),
     "Change": _object(
         {
             "cursor": _text("Resumes after this change."),
@@ -159,7 +176,8 @@ _SCHEMAS: _Json = {
         }
     ),
     "Step": _object(
-        {"step": _text(enum=["key", "inherit", "value", "match", "fit", "fallback"]), "text": _text()}, closed=False
+        {"step": _text(enum=["key", "inherit", "value", "match", "fit", "fallback", "pending"]), "text": _text()},
+        closed=False,
     ),
     "SourceStatus": _object(_SOURCE_STATUS),
     "Problem": _object(
@@ -294,6 +312,13 @@ OPENAPI: _Json = {
                     _CURSOR,
                     _LIMIT,
                 ],
+            )
+        },
+        "/v1/pending": {
+            "get": _call(
+                "Changes of tags that wait (`hold_owner_changes`).",
+                _object({"pending": _list(_ref("Pending")), "next": _NEXT}),
+                parameters=[_parameter("integration", "Of this integration only."), _CURSOR, _LIMIT],
             )
         },
         "/v1/changes": {

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from typing import NamedTuple
 
 import orjson
 
@@ -39,31 +40,49 @@ _CACHED = 100_000
 _LONGEST_CHAIN = 64
 
 
+class _Row(NamedTuple):
+    """A resource that is to be looked at. `claim_id` is in force; another may be pending."""
+
+    id: int
+    key: str
+    tags: str
+    parent_key: str | None
+    claim_id: int | None
+    tagged_key: str | None
+    pending_id: int | None
+    pending_key: str | None
+
+
 class Claims:
     """The claims of one integration, while one transaction lasts."""
 
-    def __init__(self, db: sqlite3.Connection, source: int, directories: SqlDirectories, outcomes: Outcomes) -> None:
+    def __init__(
+        self, db: sqlite3.Connection, source: int, directories: SqlDirectories, outcomes: Outcomes, *, now: float
+    ) -> None:
         self._db = db
         self._source = source
+        self._now = now
         self._directories = directories
         self._outcomes = outcomes
-        row = db.execute("SELECT rules FROM source WHERE id = ?", (source,)).fetchone()
-        self._rules = Rules.from_json(row[0])
+        rules, self._hold = db.execute("SELECT rules, hold FROM source WHERE id = ?", (source,)).fetchone()
+        self._rules = Rules.from_json(rules)
+        self._pending = 0
         self._intern = lru_cache(_CACHED)(self._find_or_make)
         self._ancestor = lru_cache(_CACHED)(self._read_ancestor)
 
     # --- which tag speaks -------------------------------------------------------------------------------------------
 
-    def assign(self) -> None:
+    def assign(self) -> int:
         """Find the claim of every resource in `temp.dirty`, and of those below it that inherit; mark them to render.
 
-        All of `temp.dirty` is this integration's.
+        All of `temp.dirty` is this integration's. The number of resources whose claim waits from now on.
         """
         self._fallback_claim()
         low = -1
         while True:
             rows = self._db.execute(
-                "SELECT r.id, r.key, r.tags, r.parent_key, r.claim_id, r.tagged_key FROM temp.dirty d"
+                "SELECT r.id, r.key, r.tags, r.parent_key, r.claim_id, r.tagged_key, r.pending_claim_id, r.pending_key"
+                " FROM temp.dirty d"
                 " JOIN resource r ON r.id = d.resource_id AND r.source_id = ?"
                 " WHERE d.resource_id > ? ORDER BY d.resource_id LIMIT ?",
                 (self._source, low, _CHUNK),
@@ -71,28 +90,46 @@ class Claims:
             if not rows:
                 # Each round follows the heirs of the round before, until no row's tag has changed.
                 if not self._next_round():
-                    return
+                    return self._pending
                 low = -1
                 continue
             low = rows[-1][0]
-            self._assign_rows(rows)
+            self._assign_rows(map(_Row._make, rows))
 
-    def _assign_rows(self, rows: Iterable[tuple[int, str, str, str | None, int | None, str | None]]) -> None:
-        updates, moved = [], []
-        for resource_id, key, tags, parent_key, old_claim, old_tagged in rows:
-            own = claim_of(orjson.loads(tags), self._rules.resource_owner)
-            tagged: str | None = key
+    def _assign_rows(self, rows: Iterable[_Row]) -> None:
+        in_force, waiting, concerned = [], [], []
+        for row in rows:
+            own = claim_of(orjson.loads(row.tags), self._rules.resource_owner)
+            tagged: str | None = row.key
             if own is None:
-                own, tagged = self._inherited(parent_key) if self._rules.inherit else (None, None)
+                own, tagged = self._inherited(row.parent_key) if self._rules.inherit else (None, None)
             claim = self._intern(own)
-            if (claim, tagged) != (old_claim, old_tagged):
-                updates.append((claim, tagged, resource_id))
-                moved.append((resource_id, old_claim, claim))
-        self._db.executemany("UPDATE resource SET claim_id = ?, tagged_key = ? WHERE id = ?", updates)
-        self._db.executemany("INSERT OR IGNORE INTO temp.moved VALUES (?)", [(i,) for i, _, _ in moved])
+            # Whoever can write a tag could name himself: what a tag said stays in force for a while. A resource that
+            # is new, or whose rules are, has nothing that could.
+            if self._hold and row.claim_id is not None and claim != row.claim_id:
+                if (claim, tagged) == (row.pending_id, row.pending_key):
+                    continue
+                waiting.append((claim, tagged, self._now, self._now + self._hold, row.id))
+                self._pending += 1
+            elif (claim, tagged) == (row.claim_id, row.tagged_key) and row.pending_id is None:
+                continue
+            else:
+                in_force.append((claim, tagged, row.id))
+            concerned.append((row.id, (claim, row.claim_id, row.pending_id)))
+        self._db.executemany(
+            "UPDATE resource SET claim_id = ?, tagged_key = ?, pending_claim_id = NULL, pending_key = NULL,"
+            " pending_since = NULL, pending_until = NULL WHERE id = ?",
+            in_force,
+        )
+        self._db.executemany(
+            "UPDATE resource SET pending_claim_id = ?, pending_key = ?, pending_since = ?, pending_until = ?"
+            " WHERE id = ?",
+            waiting,
+        )
+        self._db.executemany("INSERT OR IGNORE INTO temp.moved VALUES (?)", [(i,) for i, _ in concerned])
         self._db.executemany(
             "INSERT OR IGNORE INTO temp.touched_claim VALUES (?)",
-            {(c,) for _, *both in moved for c in both if c is not None},
+            {(c,) for _, claims in concerned for c in claims if c is not None},
         )
 
     def _next_round(self) -> bool:
@@ -302,7 +339,11 @@ def forget(db: sqlite3.Connection, source: int) -> None:
     db.execute("DELETE FROM claim_finding WHERE source_id = ?", (source,))
     db.execute("DELETE FROM term WHERE claim_id IN (SELECT id FROM claim WHERE source_id = ?)", (source,))
     db.execute("DELETE FROM claim WHERE source_id = ?", (source,))
-    db.execute("UPDATE resource SET claim_id = NULL, tagged_key = NULL WHERE source_id = ?", (source,))
+    db.execute(
+        "UPDATE resource SET claim_id = NULL, tagged_key = NULL, pending_claim_id = NULL, pending_key = NULL,"
+        " pending_since = NULL, pending_until = NULL WHERE source_id = ?",
+        (source,),
+    )
     db.execute("INSERT OR IGNORE INTO temp.dirty SELECT id FROM resource WHERE source_id = ?", (source,))
 
 
@@ -314,7 +355,8 @@ def sweep(db: sqlite3.Connection) -> None:
     )
     db.execute(
         "DELETE FROM temp.touched_claim WHERE EXISTS"
-        " (SELECT 1 FROM resource r WHERE r.claim_id = touched_claim.claim_id)"
+        " (SELECT 1 FROM resource r WHERE r.claim_id = touched_claim.claim_id) OR EXISTS"
+        " (SELECT 1 FROM resource r WHERE r.pending_claim_id = touched_claim.claim_id)"
     )
     for table, column in (("claim_finding", "claim_id"), ("term", "claim_id"), ("claim", "id")):
         db.execute(f"DELETE FROM {table} WHERE {column} IN (SELECT claim_id FROM temp.touched_claim)")

@@ -126,6 +126,18 @@ def _new_gaps(db: sqlite3.Connection) -> dict[str, tuple[str, ...]]:
     return found
 
 
+def going(db: sqlite3.Connection, scope: str, *, integration: bool, most: int = 20) -> list[str]:
+    """Some of what would go from a scope: ids of resources, or kinds and names of principals."""
+    shown = "t.rid" if integration else "t.kind || ' ' || t.name"
+    table = "resource" if integration else "principal"
+    rows = db.execute(
+        f"SELECT {shown} FROM temp.scope_map m JOIN temp.gone g ON g.scope_id = m.scope_id"
+        f" JOIN {table} t ON t.id = g.id WHERE m.name = ? ORDER BY 1 LIMIT ?",
+        (scope, most),
+    )
+    return [text for (text,) in rows]
+
+
 def withhold(db: sqlite3.Connection, scopes: Iterable[str]) -> None:
     """Leave these scopes as they are."""
     names = orjson.dumps(list(scopes)).decode()
@@ -188,10 +200,11 @@ def gone_resources(db: sqlite3.Connection, source: int) -> None:
 
 def delete_gone(db: sqlite3.Connection, source: int) -> None:
     """Delete the resources in `temp.gone`. Their owner rows are removed before, by `publish.retract`."""
-    db.execute(
-        "INSERT OR IGNORE INTO temp.touched_claim SELECT r.claim_id FROM temp.gone g JOIN resource r ON r.id = g.id"
-        " WHERE r.claim_id IS NOT NULL"
-    )
+    for column in ("claim_id", "pending_claim_id"):
+        db.execute(
+            f"INSERT OR IGNORE INTO temp.touched_claim SELECT r.{column} FROM temp.gone g"
+            f" JOIN resource r ON r.id = g.id WHERE r.{column} IS NOT NULL"
+        )
     db.execute("DELETE FROM resource WHERE source_id = ? AND id IN (SELECT id FROM temp.gone)", (source,))
 
 

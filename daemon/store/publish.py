@@ -6,6 +6,9 @@ import sqlite3
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
+
+import orjson
 
 from daemon.answers import answer_head
 from daemon.rule import Reason
@@ -22,6 +25,7 @@ class Published:
     rendered: int = 0
     changes: int = 0
     reowned: Counter[str] = field(default_factory=Counter)
+    """And those whose change waits: it will."""
 
 
 def retract(db: sqlite3.Connection, source: int, *, now: float) -> int:
@@ -47,9 +51,12 @@ def publish(db: sqlite3.Connection, *, now: float) -> Published:
             "SELECT r.id, r.source_id, r.key, r.rid, s.name, r.type, r.name, r.parent, r.scope_id,"
             " c.rule, c.key, c.value, c.directories, c.schedules, CASE WHEN r.tagged_key = r.key THEN r.rid ELSE"
             " (SELECT t.rid FROM resource t WHERE t.source_id = r.source_id AND t.key = r.tagged_key) END,"
+            " w.rule, w.key, w.value, CASE WHEN r.pending_key = r.key THEN r.rid ELSE"
+            " (SELECT t.rid FROM resource t WHERE t.source_id = r.source_id AND t.key = r.pending_key) END,"
+            " r.pending_since, r.pending_until,"
             " o.id, o.body, o.identity, o.owners, o.reason, a.outcome_id, b.identity, b.owners, b.reason, a.changed_at"
             " FROM temp.render d JOIN resource r ON r.id = d.resource_id JOIN source s ON s.id = r.source_id"
-            " JOIN claim c ON c.id = r.claim_id"
+            " JOIN claim c ON c.id = r.claim_id LEFT JOIN claim w ON w.id = r.pending_claim_id"
             " JOIN outcome o ON o.id = iif(r.tagged_key IS r.key, c.outcome_id, c.inherited_outcome_id)"
             " LEFT JOIN answer a ON a.key = r.key AND a.source_id = r.source_id"
             " LEFT JOIN outcome b ON b.id = a.outcome_id"
@@ -63,6 +70,7 @@ def publish(db: sqlite3.Connection, *, now: float) -> Published:
         for (
             resource_id, source, key, rid, integration, kind, name, parent, scope,
             rule, tag_key, tag_value, directories, schedules, tagged_rid,
+            new_rule, new_key, new_value, new_rid, since, until,
             outcome, body, identity, owners, reason, old_outcome, old_identity, old_owners, old_reason, changed_at,
         ) in rows:  # fmt: skip
             same = identity == old_identity
@@ -73,7 +81,10 @@ def publish(db: sqlite3.Connection, *, now: float) -> Published:
                     done.reowned[integration] += 1
             at = changed_at if same else now
             tag = None if rule == NO_TAG else (tag_key, tag_value, tagged_rid)
-            head = answer_head((rid, integration, kind, name, parent), body, tag, at)
+            pending = None
+            if until is not None:
+                pending = (None if new_rule == NO_TAG else (new_key, new_value, new_rid), since, until)
+            head = answer_head((rid, integration, kind, name, parent), body, tag, at, pending)
             waiting = int(reason == Reason.DIRECTORY_NEVER_SYNCED)
             answers.append(
                 (key, source, resource_id, freshness(scope, directories, schedules), outcome, waiting, at, head)
@@ -89,6 +100,24 @@ def publish(db: sqlite3.Connection, *, now: float) -> Published:
         (KEPT_CHANGES,),
     )
     return done
+
+
+def examples(db: sqlite3.Connection, integration: str, *, now: float, most: int = 20) -> list[dict[str, Any]]:
+    """Some of what a publish at `now` has re-owned, or will when its time has come: the owners' names, old and new."""
+    rows = db.execute(
+        "SELECT c.resource, b.body, a.body FROM change c JOIN outcome b ON b.id = c.before_id"
+        " JOIN outcome a ON a.id = c.after_id AND a.owners != b.owners WHERE c.integration = ? AND c.at = ?"
+        " UNION ALL SELECT r.rid, b.body, a.body FROM resource r JOIN source s ON s.id = r.source_id AND s.name = ?"
+        " JOIN claim x ON x.id = r.claim_id JOIN outcome b ON b.id = x.outcome_id"
+        " JOIN claim y ON y.id = r.pending_claim_id JOIN outcome a ON a.id = y.outcome_id"
+        " WHERE r.pending_since = ? ORDER BY 1 LIMIT ?",
+        (integration, now, integration, now, most),
+    )
+    return [{"resource": rid, "before": _names(before), "after": _names(after)} for rid, before, after in rows]
+
+
+def _names(body: str) -> list[str]:
+    return [owner["name"] or owner["id"] for owner in orjson.loads(f"{{{body}}}")["owners"]]
 
 
 def rows_by_integration(db: sqlite3.Connection) -> dict[str, int]:

@@ -290,6 +290,29 @@ class Reader:
             finding["suggestions"] = orjson.loads(finding["suggestions"] or "[]")
         return found
 
+    def pending(self, *, integration: str | None, after: int, limit: int) -> list[dict[str, Any]]:
+        """Changes of tags that wait, by resource; `before` and `after` are fragments of outcomes."""
+        cursor = self.db.execute(
+            "SELECT r.id, r.rid, s.name, r.pending_since, r.pending_until,"
+            " iif(r.tagged_key IS r.key, b.body, bi.body), iif(r.pending_key IS r.key, a.body, ai.body),"
+            " c.rule, c.key, c.value, w.rule, w.key, w.value"
+            " FROM resource r JOIN source s ON s.id = r.source_id JOIN claim c ON c.id = r.claim_id"
+            " JOIN claim w ON w.id = r.pending_claim_id JOIN outcome b ON b.id = c.outcome_id"
+            " JOIN outcome bi ON bi.id = c.inherited_outcome_id JOIN outcome a ON a.id = w.outcome_id"
+            " JOIN outcome ai ON ai.id = w.inherited_outcome_id"
+            " WHERE r.pending_until IS NOT NULL AND r.id > ? AND (? IS NULL OR s.name = ?) ORDER BY r.id LIMIT ?",
+            (after, integration, integration, limit),
+        )
+        names = ("id", "resource", "integration", "since", "until", "before", "after")
+        found = []
+        for row in cursor:
+            told: dict[str, Any] = dict(zip(names, row[:7], strict=True))
+            old, new = row[7:10], row[10:13]
+            told["old_tag"] = {"key": old[1], "value": old[2]} if old[0] >= 0 else None
+            told["new_tag"] = {"key": new[1], "value": new[2]} if new[0] >= 0 else None
+            found.append(told)
+        return found
+
     def changes(self, *, after: int, limit: int) -> list[tuple[int, float, str, str, str | None, str | None]]:
         """The feed: sequence number, time, integration, resource id, and both outcomes as fragments."""
         return self.db.execute(

@@ -54,6 +54,16 @@ def m003_time(db: Database) -> None:
             db.execute(statement)
 
 
+@migrations()
+def m004_pending(db: Database) -> None:
+    """Changes of tags that wait."""
+    for column in ("pending_claim_id INTEGER", "pending_key TEXT", "pending_since REAL", "pending_until REAL"):
+        db.execute(f"ALTER TABLE resource ADD COLUMN {column}")
+    db.execute("CREATE INDEX resource_pending ON resource (pending_claim_id) WHERE pending_claim_id IS NOT NULL")
+    db.execute("CREATE INDEX resource_waits ON resource (pending_until) WHERE pending_until IS NOT NULL")
+    db.execute("ALTER TABLE source ADD COLUMN hold REAL NOT NULL DEFAULT 0")
+
+
 _TIME = """
 ALTER TABLE scope ADD COLUMN holds TEXT NOT NULL DEFAULT '["group","role","schedule","user"]';
 ALTER TABLE source ADD COLUMN rename_grace REAL NOT NULL DEFAULT 0;

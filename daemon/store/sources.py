@@ -14,7 +14,8 @@ import orjson
 class SourceRow:
     """A source as it is configured. `rules` is JSON: an integration's `Rules`, a directory's matched fields.
 
-    `rename_grace`: seconds for which a directory's former names count.
+    `rename_grace`: seconds for which a directory's former names count. `hold`: seconds for which an integration's
+    changed tags wait.
     """
 
     name: str
@@ -25,6 +26,7 @@ class SourceRow:
     prefixes: tuple[str, ...]
     rules: str
     rename_grace: float = 0.0
+    hold: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +59,11 @@ def configure(db: sqlite3.Connection, wanted: Iterable[SourceRow]) -> Reconfigur
         before = db.execute("SELECT rules FROM source WHERE name = ?", (row.name,)).fetchone()
         source: int = db.execute(
             "INSERT INTO source (name, role, connector, position, interval, stale_after, prefixes, rules,"
-            " rename_grace) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            " rename_grace, hold) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
             " ON CONFLICT (name) DO UPDATE SET connector = excluded.connector, position = excluded.position,"
             " interval = excluded.interval, stale_after = excluded.stale_after,"
-            " prefixes = excluded.prefixes, rules = excluded.rules, rename_grace = excluded.rename_grace RETURNING id",
+            " prefixes = excluded.prefixes, rules = excluded.rules, rename_grace = excluded.rename_grace,"
+            " hold = excluded.hold RETURNING id",
             (
                 row.name,
                 row.role,
@@ -71,6 +74,7 @@ def configure(db: sqlite3.Connection, wanted: Iterable[SourceRow]) -> Reconfigur
                 orjson.dumps(row.prefixes).decode(),
                 row.rules,
                 row.rename_grace,
+                row.hold,
             ),
         ).fetchone()[0]
         if before is None or before[0] != row.rules:
@@ -81,6 +85,12 @@ def configure(db: sqlite3.Connection, wanted: Iterable[SourceRow]) -> Reconfigur
 def source_id(db: sqlite3.Connection, name: str) -> int:
     """The id of a configured source."""
     found: int = db.execute("SELECT id FROM source WHERE name = ?", (name,)).fetchone()[0]
+    return found
+
+
+def name_of(db: sqlite3.Connection, source: int) -> str:
+    """The name of a source."""
+    found: str = db.execute("SELECT name FROM source WHERE id = ?", (source,)).fetchone()[0]
     return found
 
 
