@@ -1,0 +1,204 @@
+"""Credentials for Microsoft's clouds, through azure-identity: for whoever reads Azure or Entra ID.
+
+Sources: "Azure Identity client library for Python"; Microsoft's "Microsoft Entra authentication and authorization error
+codes" (AADSTS…). The authority is Microsoft's public cloud, or what AZURE_AUTHORITY_HOST names.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from connectors import retry
+from connectors.answers import one_line
+from connectors.errors import ConnectorError, Misconfigured, ServerFault, Throttled, Unauthenticated, Unreachable
+from connectors.options import HttpOptions, Secret
+
+if TYPE_CHECKING:
+    from azure.core.credentials import AccessToken, TokenCredential
+
+
+class AzureCredentials(HttpOptions):
+    """Who ownerd is to Microsoft: an app registration, a ready token, or what the environment has."""
+
+    tenant_id: str | None = Field(None, pattern=r"^[A-Za-z0-9.-]+$", description="The directory's id or domain.")
+    client_id: str | None = Field(None, description="Application id of an app registration.")
+    client_secret: Secret | None = Field(None, description="The app's client secret.")
+    certificate: Secret | None = Field(None, description="In its place: PEM with the app's certificate and its key.")
+    access_token: Secret | None = Field(None, description="A token that something else renews.")
+
+    @model_validator(mode="after")
+    def _one_login(self) -> AzureCredentials:
+        app = self.client_secret or self.certificate
+        if self.client_secret and self.certificate:
+            raise PydanticCustomError("one_login", "give client_secret or certificate, not both")
+        if app and not (self.tenant_id and self.client_id):
+            raise PydanticCustomError("one_login", "an app's credentials need tenant_id and client_id")
+        if self.access_token and (app or self.client_id):
+            raise PydanticCustomError("one_login", "give access_token, or an app's credentials, not both")
+        return self
+
+
+def credential(options: AzureCredentials) -> TokenCredential:
+    """What the SDKs ask for tokens. Raises `ConnectorError` for all that is known to go wrong."""
+    return _Asked(options)
+
+
+def transport(options: HttpOptions) -> Any:
+    """An azure-core transport that keeps to the HTTP options. Misconfigured if `ca_file` cannot be read."""
+    from azure.core.pipeline.transport import RequestsTransport
+
+    if options.ca_file is not None and not options.ca_file.is_file():
+        raise Misconfigured(f"ca_file: no such file: {options.ca_file}", remedy="name a readable PEM bundle")
+    return RequestsTransport(
+        connection_verify=str(options.ca_file) if options.ca_file else True,
+        connection_timeout=options.timeout,
+        read_timeout=options.timeout,
+    )
+
+
+def proxies(options: HttpOptions) -> dict[str, str] | None:
+    """As azure-core takes them; None: what the environment says."""
+    return {"http": options.proxy, "https": options.proxy} if options.proxy else None
+
+
+class _Asked:
+    """A credential whose failures are ours, and which is asked again where that may help."""
+
+    def __init__(self, options: AzureCredentials) -> None:
+        self._options = options
+        self._inner: Any = None
+
+    def get_token(self, *scopes: str, **more: Any) -> AccessToken:
+        """A token for `scopes`; it is renewed as it nears its end."""
+        from azure.core.credentials import AccessToken
+
+        if self._options.access_token is not None:
+            # When it ends is not known: whoever refuses it says so.
+            return AccessToken(self._options.access_token.value, int(time.time()) + 3600)
+        if self._inner is None:
+            self._inner = self._make()
+        place = "Microsoft Entra sign-in"
+
+        def once() -> Any:
+            with failures(place, self._options):
+                return self._inner.get_token(*scopes, **more)
+
+        token: AccessToken = retry.retrying(once)
+        return token
+
+    def close(self) -> None:
+        """Let go of connections."""
+        if self._inner is not None:
+            self._inner.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _make(self) -> Any:
+        from azure.identity import CertificateCredential, ClientSecretCredential, DefaultAzureCredential
+
+        logging.getLogger("azure").setLevel(logging.CRITICAL)  # what it has to say reaches us as errors
+        options = self._options
+        more: dict[str, Any] = {
+            "transport": transport(options),
+            "retry_total": 0,  # `retrying` does it, and says why it gave up
+            "disable_instance_discovery": "AZURE_AUTHORITY_HOST" in os.environ,
+        }
+        if (through := proxies(options)) is not None:
+            more["proxies"] = through
+        try:
+            if options.client_secret is not None:
+                return ClientSecretCredential(
+                    options.tenant_id or "", options.client_id or "", options.client_secret.value, **more
+                )
+            if options.certificate is not None:
+                pem = options.certificate.value.encode()
+                return CertificateCredential(
+                    options.tenant_id or "", options.client_id or "", certificate_data=pem, **more
+                )
+        except ValueError:  # not chained: it may quote what it could not read
+            raise Misconfigured(
+                "certificate: not a PEM with a certificate and its private key",
+                remedy="put both into one PEM: cat cert.pem key.pem",
+            ) from None
+        named = {"managed_identity_client_id": options.client_id} if options.client_id else {}
+        return DefaultAzureCredential(
+            exclude_interactive_browser_credential=True, process_timeout=int(options.timeout) or 1, **named, **more
+        )
+
+
+@contextmanager
+def failures(place: str, options: HttpOptions) -> Iterator[None]:
+    """Turn what azure-core and azure-identity raise into our errors; `place` is said first in each."""
+    import azure.core.exceptions as sdk
+
+    try:
+        yield
+    except sdk.ClientAuthenticationError as error:
+        # The sign-in wraps whatever kept it from an answer.
+        if isinstance(error.__cause__, sdk.ServiceRequestError | sdk.ServiceResponseError):
+            with failures(place, options):
+                raise error.__cause__ from None
+        raise _refused(place, error) from None  # not chained: its text may quote the request
+    except sdk.ServiceResponseTimeoutError as error:
+        raise Unreachable(f"{place}: no answer in {options.timeout:g} s") from error
+    except (sdk.IncompleteReadError, sdk.DecodeError) as error:
+        raise ServerFault(f"{place}: the answer is cut short, or is no JSON") from error
+    except sdk.ServiceRequestError as error:
+        raise _no_connection(place, error) from error
+    except sdk.ServiceResponseError as error:
+        raise Unreachable(f"{place}: the connection broke ({type(error).__name__})") from error
+
+
+def _no_connection(place: str, error: Exception) -> Unreachable:
+    text = one_line(str(error), 200)
+    if "CERTIFICATE" in text.upper() or "SSL" in text.upper():
+        return Unreachable(
+            f"{place}: TLS failed: {text}",
+            remedy="if a private authority signs for this host, name its PEM bundle in `ca_file`",
+        )
+    return Unreachable(
+        f"{place}: cannot connect: {text}", remedy="check `endpoint`, AZURE_AUTHORITY_HOST, the network, and `proxy`"
+    )
+
+
+_REMEDIES = {
+    "AADSTS7000215": "client_secret is wrong: it is the secret's value, not its id",
+    "AADSTS7000222": "client_secret has expired: make a new one for the app registration",
+    "AADSTS700016": "client_id names no app of this tenant",
+    "AADSTS90002": "tenant_id names no tenant",
+    "AADSTS700027": "certificate is not, or no longer, registered with the app",
+}
+
+
+def _refused(place: str, error: Any) -> ConnectorError:
+    from azure.identity import CredentialUnavailableError
+
+    status = getattr(getattr(error, "response", None), "status_code", None) or getattr(error, "status_code", None)
+    chained = "failed to retrieve a token from the included credentials" in str(error)
+    if isinstance(error, CredentialUnavailableError) or chained:
+        return Unauthenticated(
+            f"{place}: no usable credentials were found",
+            remedy="give tenant_id, client_id and client_secret or certificate; or run where there is a managed "
+            "identity, a workload identity, or a signed-in Azure CLI",
+        )
+    if status == 429:
+        return Throttled(f"{place}: too many requests: 429")
+    if status is not None and status >= 500:
+        return ServerFault(f"{place}: the server failed: {status}")
+    code = re.search(r"AADSTS\d+", str(error))
+    told = f": {code[0]}" if code else ""
+    remedy = _REMEDIES.get(code[0] if code else "", "renew or correct the credentials, and check this host's clock")
+    return Unauthenticated(f"{place}: the credentials were refused{told}", remedy=remedy)
