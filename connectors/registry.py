@@ -40,6 +40,7 @@ DIRECTORIES: Mapping[str, Entry] = {
     "splunk_oncall": Entry("connectors.splunk_oncall:SplunkOnCall", sdk=("httpx2",)),
     "zenduty": Entry("connectors.zenduty:Zenduty", sdk=("httpx2",)),
     "scim": Entry("connectors.scim:Scim", sdk=("httpx2",)),
+    "jumpcloud": Entry("connectors.jumpcloud:JumpCloud", sdk=("httpx2",)),
     "file": Entry("connectors.file:PrincipalFile"),
 }
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import ExitStack
 from functools import cached_property
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -20,6 +19,7 @@ from pydantic import Field
 from connectors.contract import Check, Connector
 from connectors.errors import BadData, ConnectorError, Forbidden, Incomplete, Misconfigured, ServerFault
 from connectors.http import Api, part
+from connectors.moving import TRIES, Moved, each_once
 from connectors.options import HttpOptions, Secret
 from connectors.paging import Pages
 from connectors.scim_rows import group_of, members_of, settled, user_of
@@ -32,8 +32,6 @@ PAGE = 100
 """Rows asked for at once, where the service names no limit of its own."""
 MOST = {"Users": 500, "Groups": 100}
 """Rows asked for at once, whatever the service allows: a group carries its members."""
-TRIES = 3
-"""How often a list that moves while it is read is read."""
 
 GROUP_ATTRIBUTES = "id,displayName,externalId,members"
 """Asked for by name, since `members` may come on request only (RFC 7643, 7: "returned")."""
@@ -49,10 +47,6 @@ class ScimOptions(HttpOptions):
 
     endpoint: str = Field(description="Base URL of the service: what /Users and /Groups are under.")
     token: Secret = Field(description="Bearer token.")
-
-
-class _Moved(Exception):
-    """The list changed while its pages were read, so that some rows may have been skipped."""
 
 
 class _Paging(NamedTuple):
@@ -125,34 +119,14 @@ class Scim(Connector):
     # Lists
 
     def _rows(self, path: str, **query: str) -> Iterator[dict[str, Any]]:
-        """Each row of a list once.
+        """Each row of a list once."""
 
-        A list that moves between two pages is read again, for what was skipped; rows of an earlier try count, too.
-        """
-        why = ""
-        with ExitStack() as stack:
-            earlier: list[Seen] = []
-            for attempt in range(TRIES):
-                seen = stack.enter_context(Seen())
-                try:
-                    for rows in self._pages(path, query, linked=attempt < TRIES - 1):
-                        for row in rows:
-                            id_ = text_of(row, "id", f"a row of {path}")
-                            _once(id_, seen)
-                            if not any(id_ in others for others in earlier):
-                                yield row
-                except _Moved as moved:
-                    why = str(moved)
-                    earlier.append(seen)
-                else:
-                    return
-        raise Incomplete(
-            f"/{path}: read {TRIES} times, and each time {why}: some of it may have been skipped",
-            remedy="the next run is right if it was being changed; else the service does not page as RFC 7644 says",
-        )
+        def pages(attempt: int) -> Iterator[list[dict[str, Any]]]:
+            if self._paging.cursor:
+                return self._by_cursor(path, query)
+            return self._by_index(path, query, linked=attempt < TRIES - 1)
 
-    def _pages(self, path: str, query: Mapping[str, str], *, linked: bool) -> Iterator[list[dict[str, Any]]]:
-        return self._by_cursor(path, query) if self._paging.cursor else self._by_index(path, query, linked=linked)
+        return each_once(f"/{path}", pages, lambda row: text_of(row, "id", f"a row of {path}"))
 
     def _by_cursor(self, path: str, query: Mapping[str, str]) -> Iterator[list[dict[str, Any]]]:
         """The pages of a list, each with the cursor of the next (RFC 9865, 2)."""
@@ -194,11 +168,11 @@ class Scim(Connector):
                 return  # it counts pages, and a place on the last one leads to its beginning
             if last is not None:
                 if not ids or ids[0] != last:
-                    raise _Moved(f"the page at {start} did not begin where the one before ended")
+                    raise Moved(f"the page at {start} did not begin where the one before ended")
                 rows = rows[1:]
             totals.add(total)
             if not linked and len(totals) > 1:
-                raise _Moved("totalResults changed")
+                raise Moved("totalResults changed")
             yield rows
             count += len(rows)
             if not rows:
@@ -255,12 +229,6 @@ def _object(document: Any, key: str) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _once(id_: str, seen: Seen) -> None:
-    if id_ in seen:
-        raise _Moved("an id came twice")
-    seen.add(id_)
-
-
 def _right(path: str) -> str:
     return f"the right to read /{path}"
 
@@ -275,7 +243,7 @@ def _resources(body: dict[str, Any], path: str, *, done: bool) -> list[dict[str,
 def _whole(path: str, count: int, total: int, *, steady: bool) -> None:
     """`totalResults` may be too low (that is no harm: the list was read to its end), but never too high."""
     if count < total and not steady:
-        raise _Moved("totalResults changed")
+        raise Moved("totalResults changed")
     if count < total:
         raise Incomplete(
             f"/{path}: {count} of {total}, and no further page",

@@ -1,0 +1,47 @@
+"""What the rigs of directories over HTTP share: the usual faults of a page, and their answers."""
+
+from __future__ import annotations
+
+from connectors.errors import (
+    ConnectorError,
+    Forbidden,
+    Incomplete,
+    ServerFault,
+    Throttled,
+    Unauthenticated,
+    Unreachable,
+)
+from tests.connectors.rig import Fault
+from tests.servers.oncall import Answer, Refusal
+
+FAULTS: dict[Fault, type[ConnectorError] | tuple[type[ConnectorError], ...]] = {
+    Fault.UNAUTHENTICATED: Unauthenticated,
+    Fault.FORBIDDEN: Forbidden,
+    Fault.SERVER_ERROR: ServerFault,
+    Fault.UNAVAILABLE: ServerFault,
+    Fault.THROTTLED_ONCE: Throttled,
+    Fault.THROTTLED_BARE: Throttled,
+    Fault.EMPTY_BODY: ServerFault,
+    Fault.CUT_BODY: ServerFault,
+    Fault.REPEATED_TOKEN: Incomplete,
+    Fault.REFUSED: Unreachable,
+}
+
+
+def answer_of(fault: Fault, refusals: dict[Fault, Refusal]) -> Answer:
+    """What a page that suffers `fault` answers; `refusals` are in the vendor's words."""
+    usual = {
+        Fault.SERVER_ERROR: Answer(500, {"message": "Internal Server Error"}),
+        Fault.UNAVAILABLE: Answer(503, b"<html>Service Unavailable</html>"),
+        Fault.THROTTLED_BARE: Answer(429),
+        Fault.EMPTY_BODY: Answer(200),
+        Fault.CUT_BODY: Answer(cut=True),
+        Fault.REPEATED_TOKEN: Answer(repeat=True),
+        Fault.REFUSED: Answer(refuse=True),
+    }
+    if (refusal := refusals.get(fault)) is None:
+        return usual[fault]
+    answer = Answer(refusal.status, refusal.document, refusal.headers)
+    if fault is Fault.THROTTLED_ONCE:
+        answer.times = 1
+    return answer
