@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -39,12 +39,13 @@ _FORGOTTEN = ("syncstatenotfound", "syncstateinvalid", "resyncrequired", "resync
 
 
 class Graph:
-    """One client and one event loop. `credential` is asked for on the first request."""
+    """One client and one event loop. Closes `credential` with itself."""
 
-    def __init__(self, options: HttpOptions, credential: Callable[[], TokenCredential]) -> None:
+    def __init__(self, options: HttpOptions, credential: TokenCredential) -> None:
         self._options = options
         self._credential = credential
         self._origin = (options.endpoint or PUBLIC).rstrip("/").removesuffix("/v1.0")
+        self._audience = f"{self._origin if self._origin in CLOUDS else PUBLIC}/.default"
         self._runner: asyncio.Runner | None = None
         self._client: httpx.AsyncClient | None = None
         self._adapter: Any = None  # msgraph_core has no types
@@ -64,6 +65,8 @@ class Graph:
     def get(self, path: str, permission: str, *, resuming: bool = False) -> dict[str, Any]:
         """The document at `path`: relative to the version, or a link that Graph gave. `resuming`: from a bookmark."""
         self._resuming = resuming
+        # Before the request, which has its own limit and its own attempts: the adapter then finds a token at hand.
+        self._credential.get_token(self._audience, claims=None, enable_cae=True)
         document = self._api.get(path, permission=permission).body
         if not isinstance(document, dict):
             raise BadData(f"{self.place(path)}: the answer is no JSON object")
@@ -100,6 +103,8 @@ class Graph:
             if client is not None:
                 runner.run(client.aclose())
             runner.close()
+        if close := getattr(self._credential, "close", None):
+            close()
 
     def _send(self, method: str, url: str, *, headers: Mapping[str, str]) -> tuple[int, Mapping[str, str], bytes]:
         if self._runner is None:
@@ -154,9 +159,8 @@ class Graph:
                 raise Misconfigured(
                     "proxy: that is no URL of an HTTP proxy", remedy="http://proxy.example:3128"
                 ) from None
-            audience = self._origin if self._origin in CLOUDS else PUBLIC
             provider = AzureIdentityAuthenticationProvider(
-                self._credential(), scopes=[f"{audience}/.default"], allowed_hosts=[parts.hostname or ""]
+                self._credential, scopes=[self._audience], allowed_hosts=[parts.hostname or ""]
             )
             self._adapter = BaseGraphRequestAdapter(provider, http_client=self._client)
         return self._adapter

@@ -34,6 +34,10 @@ INTEGRATIONS: Mapping[str, Entry] = {
 
 DIRECTORIES: Mapping[str, Entry] = {
     "okta": Entry("connectors.okta:Okta", sdk=("okta", "aiohttp")),
+    "entra": Entry(
+        "connectors.entra:Entra",
+        sdk=("msgraph_core", "kiota_abstractions", "kiota_http", "kiota_authentication_azure", "azure", "httpx"),
+    ),
     "ldap": Entry("connectors.ldap:Ldap", sdk=("ldap3",)),
     "pagerduty": Entry("connectors.pagerduty:PagerDuty", sdk=("pagerduty", "httpx2")),
     "opsgenie": Entry("connectors.opsgenie:Opsgenie", sdk=("httpx2",)),

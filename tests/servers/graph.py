@@ -5,7 +5,7 @@ Built from Microsoft's published reference (learn.microsoft.com/graph, and its s
 group on several pages), "Use delta query to track changes" (state tokens, `$deltatoken=latest`, `@removed` and its
 reasons, replays, synchronization reset, seven days), "List users", "Get manager", "List group members" (what is
 hidden), "List directoryRoles", "List servicePrincipals", "List appRoleAssignments granted for a service principal";
-"Query parameters", "Paging", "Known issues" (15 values in an `in`; 100 objects a page with `$expand`), "Microsoft
+"Get access without a user" (the token endpoint, for client secrets); "Query parameters", "Paging", "Known issues" (15 values in an `in`; 100 objects a page with `$expand`), "Microsoft
 Graph throttling guidance", "Error responses". Property names are those of the SDK's models: a test reads this server
 through them.
 
@@ -183,6 +183,12 @@ class GraphServer:
         self.authorizations: list[str] = []
         self.link_origin: str | None = None
         """Origin of the links; the server's own if None."""
+        self.apps: dict[str, str] = {}
+        """App registrations: client id → client secret. The sign-in is here, too."""
+        self.token_life = 3600
+        """Seconds that an access token of an app lives."""
+        self.signed_in = 0
+        """How many access tokens were given."""
         self._objects: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in COLLECTIONS}
         self._links: dict[str, dict[str, dict[str, str]]] = {name: {} for name in RELATION}
         self._assigned: dict[str, list[dict[str, Any]]] = {}
@@ -402,8 +408,11 @@ class GraphServer:
         if self._httpd is None:  # refusing: a connection kept alive is no way in
             request.close_connection = True
             return
-        request.rfile.read(int(request.headers.get("Content-Length") or 0))
+        body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
         path, _, query = request.path.partition("?")
+        if path.endswith(("/.well-known/openid-configuration", "/oauth2/v2.0/token")):
+            self._sign_in(request, path.split("/")[1], dict(parse_qsl(body.decode())))
+            return
         self.requests.append(unquote_plus(request.path))
         self.headers.append({k.lower(): v for k, v in request.headers.items()})
         self.authorizations.append(request.headers.get("Authorization", ""))
@@ -442,6 +451,31 @@ class GraphServer:
         if answer and answer.cut:
             data = data[: len(data) * 2 // 3]
             request.close_connection = True
+        request.wfile.write(data)
+
+    def _sign_in(self, request: BaseHTTPRequestHandler, tenant: str, form: dict[str, str]) -> None:
+        """The authority: where its token endpoint is, and a token for a client secret (RFC 6749, 4.4)."""
+        status, told = 200, {}
+        if request.command == "GET":
+            told = {
+                "token_endpoint": f"{self.url}/{tenant}/oauth2/v2.0/token",
+                "authorization_endpoint": f"{self.url}/{tenant}/oauth2/v2.0/authorize",
+                "issuer": f"{self.url}/{tenant}/v2.0",
+            }
+        elif self.apps.get(form.get("client_id", "")) != form.get("client_secret", ""):
+            status = 401
+            told = {"error": "invalid_client", "error_description": "AADSTS7000215: Invalid client secret provided."}
+        else:
+            assert form["grant_type"] == "client_credentials"
+            assert form["scope"] == "https://graph.microsoft.com/.default"
+            self.signed_in += 1
+            self.token = f"issued-{uuid.uuid4().hex}"
+            told = {"token_type": "Bearer", "expires_in": str(self.token_life), "access_token": self.token}
+        data = json.dumps(told).encode()
+        request.send_response(status)
+        request.send_header("Content-Type", "application/json; charset=utf-8")
+        request.send_header("Content-Length", str(len(data)))
+        request.end_headers()
         request.wfile.write(data)
 
     def _admit(self, request: BaseHTTPRequestHandler) -> None:
