@@ -3,7 +3,8 @@
 OwnerdError
 ├── WriterBusy          another process writes this database
 ├── DatabaseUnusable    cannot be opened, read or written
-│   └── DatabaseTooNew  written by a later version
+│   ├── DatabaseTooNew  written by a later version
+│   └── DatabaseDamaged SQLite finds it damaged
 ├── SocketTaken         somebody answers on the socket's path, or it is no socket
 └── NotRunning          nobody answers on a socket
 """
@@ -42,6 +43,13 @@ class DatabaseUnusable(OwnerdError):
             f"{path}: {why}",
             remedy=remedy or "check that the state directory exists, is writable by ownerd's user, and has room",
         )
+
+
+class DatabaseDamaged(DatabaseUnusable):
+    """SQLite finds the file itself to be wrong. The next start sets it aside, and makes a new one."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(path, f"damaged: {why}", remedy="the poller sets the file aside, and reads all anew")
 
 
 class DatabaseTooNew(DatabaseUnusable):

@@ -30,7 +30,7 @@ from daemon.store.directory import SqlDirectories
 from daemon.store.findings import Transition
 from daemon.store.merge import Counts
 from daemon.store.outcomes import Outcomes
-from daemon.store.schema import WriterLock, open_writer
+from daemon.store.writer import WriterLock, failure, open_writer
 
 
 @dataclass(slots=True)
@@ -103,6 +103,15 @@ class Store:
         self._db.close()
         self._lock.close()
 
+    def reopen(self, settings: Settings) -> bool:
+        """Open the database anew after SQLite found it damaged; whether it was set aside for a new one."""
+        before = self.path.stat().st_ino
+        self._db.close()
+        self._db = open_writer(self.path)
+        merge.prepare(self._db)
+        self.configure(settings)
+        return self.path.stat().st_ino != before
+
     # --- configuration ----------------------------------------------------------------------------------------------
 
     def configure(self, settings: Settings) -> list[Transition]:
@@ -155,7 +164,7 @@ class Store:
             source = sources.source_id(self._db, name)
             return sources.bookmarks(self._db, source, base=base, whole_since=now - whole_interval, now=now)
         except sqlite3.Error as error:
-            raise DatabaseUnusable(self.path, str(error)) from error
+            raise failure(self.path, error) from error
 
     def turn(self) -> list[Turned]:
         """Apply what time alone has changed since: hand-overs of schedules, former names whose time is over."""
@@ -163,7 +172,7 @@ class Store:
         try:
             due = turning.due(self._db, now=self._clock())
         except sqlite3.Error as error:
-            raise DatabaseUnusable(self.path, str(error)) from error
+            raise failure(self.path, error) from error
         for source in due:
             db, now = self._db, self._clock()
             with self._transaction():
@@ -194,7 +203,7 @@ class Store:
             known = [turning.next_turn(self._db, now=self._clock()), pending.next_due(self._db)]
             return min((at for at in known if at is not None), default=None)
         except sqlite3.Error as error:
-            raise DatabaseUnusable(self.path, str(error)) from error
+            raise failure(self.path, error) from error
 
     def _follow(self, source: int) -> None:
         """Mark the claims that the touched principals of a directory bear on, and index those principals anew."""
@@ -336,7 +345,7 @@ class Store:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             if isinstance(error, sqlite3.Error):
-                raise DatabaseUnusable(self.path, str(error)) from error
+                raise failure(self.path, error) from error
             raise
 
 

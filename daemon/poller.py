@@ -57,6 +57,7 @@ class Poller:
 
     def __init__(self, settings: Settings, store: Store) -> None:
         self._runner = Runner(store, settings)
+        self._runner.on_rebuilt = self._run_all
         self._failures: dict[str, int] = {}
         self._untried = set(settings.directories)
         self._directories_tried = asyncio.Event()
@@ -123,6 +124,12 @@ class Poller:
                 # At once, but not all in one moment; directories come first.
                 next_run_time=now + timedelta(seconds=0.05 * order),
             )
+
+    def _run_all(self) -> None:
+        """Run every source soon: the database is new."""
+        now = datetime.now(UTC)
+        for order, job in enumerate(self._scheduler.get_jobs()):
+            job.modify(next_run_time=now + timedelta(seconds=1 + 0.05 * order))
 
     async def _on_time(self, name: str) -> None:
         with suppress(asyncio.CancelledError):  # the poller stops

@@ -20,7 +20,7 @@ import orjson
 from config.settings import Configured, Settings
 from daemon.answers import rfc3339
 from daemon.child import Job
-from daemon.errors import DatabaseUnusable
+from daemon.errors import DatabaseDamaged, DatabaseUnusable
 from daemon.matching import resource_key
 from daemon.pipeline import Report, Store, Turned, rules_of
 from daemon.processes import end
@@ -93,6 +93,8 @@ class Runner:
         # One thread writes: SQLite wants one writer, and the loop must not wait for a merge.
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self._number = 0
+        self.on_rebuilt: Callable[[], None] = lambda: None
+        """Called when a damaged database was replaced by an empty one: every source is to be read."""
 
     def close(self) -> None:
         """Wait for a merge that is under way."""
@@ -153,6 +155,8 @@ class Runner:
                 else await self._write(self._store.run, source.name, spool)
             )
         except DatabaseUnusable as unusable:
+            if isinstance(unusable, DatabaseDamaged) and await self._write(self._store.reopen, self.settings):
+                self.on_rebuilt()
             told = {"code": "database", "message": unusable.message, "remedy": unusable.remedy}
             return Report(source.name, "failed", errors={"": told})
         else:

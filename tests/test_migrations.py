@@ -10,7 +10,7 @@ import pytest
 from sqlite_utils import Database, Migrations
 
 from daemon.errors import DatabaseTooNew
-from daemon.store import schema
+from daemon.store import schema, writer
 from tests.harness import World, configuration, integration, resource, team
 
 FIRST = """
@@ -54,7 +54,7 @@ def test_migrating_twice_changes_nothing(tmp_path: Path) -> None:
     """What is applied is not applied again."""
     first_schema(tmp_path / "ownerd.db")
     for _ in range(2):
-        db = schema.open_writer(tmp_path / "ownerd.db")
+        db = writer.open_writer(tmp_path / "ownerd.db")
         applied = [name for (name,) in db.execute("SELECT name FROM _sqlite_migrations ORDER BY id")]
         assert applied == [m.name for m in schema.migrations._migrations]
         db.close()
@@ -68,4 +68,4 @@ def test_a_later_schema_is_refused(tmp_path: Path) -> None:
             "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES ('ownerd', 'm999_later', '2030-01-01')"
         )
     with pytest.raises(DatabaseTooNew, match="m999_later"):
-        schema.open_writer(tmp_path / "ownerd.db")
+        writer.open_writer(tmp_path / "ownerd.db")

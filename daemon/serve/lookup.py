@@ -125,6 +125,13 @@ class Lookup:
     def _absent(self, resource: str, integration: str | None) -> Problem:
         """Unknown, or only not known yet: while a source that could have it was never read, nobody can tell."""
         key = resource_key(resource)
+        if self.reader.superseded:
+            return Problem(
+                "not-yet-known",
+                "no integration has this resource in the database that was set aside, and the new one is not filled yet",
+                resource=resource,
+                sources=[],
+            )
         unread = [
             {"name": s.name, "error": orjson.loads(s.error) if s.error else None}
             for s in self.reader.sources.values()

@@ -7,6 +7,7 @@ they are few: they are kept in memory and read again when the database has chang
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ import orjson
 
 from daemon.errors import DatabaseUnusable
 from daemon.matching import canonical
+
+LOOK = 1.0
+"""Seconds between two looks at whether the file was replaced."""
 
 
 class Row(NamedTuple):
@@ -76,6 +80,11 @@ class Reader:
         self._version: int | None = None
         self.sources: dict[int, Source] = {}
         self._ages: dict[int, Age] = {}
+        self._file: tuple[int, int] | None = None
+        self._look_at = 0.0
+        self._damaged = False
+        self.superseded = False
+        """Another file has taken the place of the one that is open: what this one lacks may yet be there."""
 
     def close(self) -> None:
         """Let the database go."""
@@ -88,22 +97,55 @@ class Reader:
     def db(self) -> sqlite3.Connection:
         """The connection. DatabaseUnusable while there is no database."""
         if self._db is None:
-            try:
-                db = sqlite3.connect(
-                    f"{self._path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
-                )
-                try:
-                    db.execute("PRAGMA query_only = ON")
-                    db.execute("SELECT 1 FROM source LIMIT 1")
-                except BaseException:
-                    db.close()
-                    raise
-            except sqlite3.Error as error:
-                raise DatabaseUnusable(
-                    self._path, str(error), remedy="`ownerd poll` makes it: see whether it runs, and where"
-                ) from error
-            self._db = db
+            self._db, self._file = self._open()
         return self._db
+
+    def _open(self) -> tuple[sqlite3.Connection, tuple[int, int]]:
+        try:
+            told = self._path.stat()
+            db = sqlite3.connect(
+                f"{self._path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
+            )
+            try:
+                db.execute("PRAGMA query_only = ON")
+                db.execute("PRAGMA cell_size_check = ON")
+                db.execute("SELECT 1 FROM source LIMIT 1")
+            except BaseException:
+                db.close()
+                raise
+        except (sqlite3.Error, UnicodeDecodeError, OSError) as error:
+            raise DatabaseUnusable(
+                self._path, str(error), remedy="`ownerd poll` makes it: see whether it runs, and where"
+            ) from error
+        return db, (told.st_dev, told.st_ino)
+
+    def _look(self) -> None:
+        """Take up a database that has replaced the one that is open: as soon as it knows all that the sources have.
+
+        Until then the old one is better, unless it is what failed.
+        """
+        self._look_at = time.monotonic() + LOOK
+        try:
+            told = self._path.stat()
+            if (told.st_dev, told.st_ino) == self._file:
+                return
+            self.superseded = True
+            db, file = self._open()
+        except (OSError, DatabaseUnusable):
+            self.superseded = True
+            return  # it is being made
+        ready = (
+            self._damaged
+            or db.execute(
+                "SELECT EXISTS (SELECT 1 FROM source) AND NOT EXISTS (SELECT 1 FROM source s WHERE NOT s.listed"
+                " OR EXISTS (SELECT 1 FROM scope c WHERE c.source_id = s.id AND c.read_at IS NULL))"
+            ).fetchone()[0]
+        )
+        if not ready:
+            db.close()
+            return
+        self.close()
+        self._db, self._file, self._damaged, self.superseded = db, file, False, False
 
     @contextmanager
     def generation(self) -> Iterator[sqlite3.Connection]:
@@ -119,10 +161,14 @@ class Reader:
 
     def rows(self, key: str) -> list[Row]:
         """The owner rows of a resource, one an integration that has it; mostly one or none."""
-        self.follow()
-        found = self.db.execute(
-            "SELECT source_id, freshness_id, outcome_id, waiting, body FROM answer WHERE key = ?", (key,)
-        ).fetchall()
+        try:
+            self.follow()
+            found = self.db.execute(
+                "SELECT source_id, freshness_id, outcome_id, waiting, body FROM answer WHERE key = ?", (key,)
+            ).fetchall()
+        except sqlite3.DatabaseError:
+            self._damaged = True  # or out of reach: whatever stands in its place is better
+            raise
         return [Row(*row) for row in found]
 
     def many(self, keys: Sequence[str]) -> dict[str, list[Row]]:
@@ -152,7 +198,9 @@ class Reader:
         return bool(found[0] == 1)
 
     def follow(self) -> None:
-        """Read ages and sources again if anything was published since."""
+        """Read ages and sources again if anything was published since, or if another database took this one's place."""
+        if self._db is not None and time.monotonic() >= self._look_at:
+            self._look()
         version = self.db.execute("PRAGMA data_version").fetchone()[0]
         if version != self._version:
             self._load()

@@ -1,4 +1,4 @@
-"""The tables, and how the database is opened.
+"""The tables, and how they came to be.
 
 Times are REAL seconds since the epoch. A principal's `pid` is `KIND:ID`. Ids of rows are our own integers, and
 never leave the database.
@@ -17,14 +17,12 @@ never leave the database.
 
 from __future__ import annotations
 
-import fcntl
-import os
 import sqlite3
 from pathlib import Path
 
 from sqlite_utils import Database, Migrations
 
-from daemon.errors import DatabaseTooNew, DatabaseUnusable, WriterBusy
+from daemon.errors import DatabaseTooNew
 
 migrations = Migrations("ownerd")
 
@@ -281,46 +279,6 @@ CREATE VIEW owners AS
   FROM answer a JOIN resource r ON r.id = a.resource_id JOIN source s ON s.id = a.source_id
        JOIN outcome o ON o.id = a.outcome_id
 """
-
-
-class WriterLock:
-    """The lock that lets one process write at a time. Held until closed, or until the process ends."""
-
-    def __init__(self, state_directory: Path) -> None:
-        self.path = state_directory / "ownerd.lock"
-        try:
-            state_directory.mkdir(parents=True, exist_ok=True, mode=0o750)
-            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        except OSError as error:
-            raise DatabaseUnusable(self.path, error.strerror or str(error)) from error
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(self._fd, 32).decode("ascii", "replace").strip() or "unknown"
-            os.close(self._fd)
-            raise WriterBusy(self.path, holder) from None
-        os.ftruncate(self._fd, 0)
-        os.write(self._fd, f"{os.getpid()}\n".encode())
-
-    def close(self) -> None:
-        """Let the next process write. The file stays: removing it would let two hold "the" lock."""
-        os.close(self._fd)
-
-
-def open_writer(path: Path) -> sqlite3.Connection:
-    """Open for writing and bring the schema up to date. The caller holds the `WriterLock`."""
-    try:
-        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        path.chmod(0o640)
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = NORMAL")
-        db.execute("PRAGMA foreign_keys = ON")
-        db.execute("PRAGMA temp_store = FILE")
-        db.execute("PRAGMA journal_size_limit = 67108864")
-        migrate(db, path)
-    except sqlite3.Error as error:
-        raise DatabaseUnusable(path, str(error)) from error
-    return db
 
 
 def migrate(db: sqlite3.Connection, path: Path) -> None:
