@@ -128,7 +128,7 @@ class Lookup:
         if self.reader.superseded:
             return Problem(
                 "not-yet-known",
-                "no integration has this resource in the database that was set aside, and the new one is not filled yet",
+                "the database that was set aside does not have this resource, and the new one is not filled yet",
                 resource=resource,
                 sources=[],
             )
