@@ -43,8 +43,10 @@ DIRECTORIES: Mapping[str, Entry] = {
     "opsgenie": Entry("connectors.opsgenie:Opsgenie", sdk=("httpx2",)),
     "splunk_oncall": Entry("connectors.splunk_oncall:SplunkOnCall", sdk=("httpx2",)),
     "zenduty": Entry("connectors.zenduty:Zenduty", sdk=("httpx2",)),
+    "google_workspace": Entry("connectors.google_workspace:GoogleWorkspace", sdk=("googleapiclient", "google")),
     "scim": Entry("connectors.scim:Scim", sdk=("httpx2",)),
     "jumpcloud": Entry("connectors.jumpcloud:JumpCloud", sdk=("httpx2",)),
+    "onelogin": Entry("connectors.onelogin:OneLogin", sdk=("httpx2",)),
     "file": Entry("connectors.file:PrincipalFile"),
 }
 
