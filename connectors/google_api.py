@@ -223,23 +223,26 @@ def service(options: GoogleOptions, name: str, version: str, transport: Http) ->
     return build(name, version, http=transport, static_discovery=True, cache_discovery=False, client_options=places)
 
 
-def execute(request: Any, place: str, permission: str = "", *, remedy: str = "") -> Answer:
+def execute(request: Any, place: str, permission: str = "", *, remedy: str = "", may_be_gone: bool = False) -> Answer:
     """The document and the headers that a googleapiclient `HttpRequest` is answered with.
 
     Tried again where that may help. `place` begins each error; `permission`, and the `remedy` that grants it, are
-    told where it is missing.
+    told where it is missing. With `may_be_gone`, the document is None where the API itself says that there is no
+    such thing; else that is an error.
     """
     request.postproc = lambda head, content: Answer(parse_json(place, content), head)
-    return retrying(lambda: _once(request, place, permission, remedy))
+    return retrying(lambda: _once(request, place, permission, remedy, may_be_gone=may_be_gone))
 
 
-def _once(request: Any, place: str, permission: str, remedy: str) -> Answer:
+def _once(request: Any, place: str, permission: str, remedy: str, *, may_be_gone: bool) -> Answer:
     from googleapiclient.errors import HttpError
 
     with _token_refused():
         try:
             answer: Answer = request.execute(num_retries=0)
         except HttpError as error:
+            if may_be_gone and error.resp.status == 404 and _fault(error.content).get("code") == 404:
+                return Answer(None, error.resp)
             raise _meaning(place, error.resp.status, error.resp, error.content, permission, remedy) from None
     return answer
 
