@@ -16,8 +16,11 @@ from pydantic import ValidationError
 import connectors.retry
 from connectors.errors import ConnectorError, StaleBookmark
 from connectors.registry import DIRECTORIES, INTEGRATIONS, load
-from connectors.values import Principal
+from connectors.values import Kind, Principal
+from daemon.child import Job, read
+from daemon.spool import SpoolWriter
 from tests.connectors.rig import RECOVERS, Content, Fault, Rig, read_into
+from tests.harness import World, configuration, integration
 
 HERE = Path(__file__).parent
 KINDS = [("integration", kind) for kind in INTEGRATIONS] + [("directory", kind) for kind in DIRECTORIES]
@@ -262,3 +265,52 @@ def test_every_kind_has_its_page_in_the_docs(role: str, kind: str) -> None:
     entry = (INTEGRATIONS if role == "integration" else DIRECTORIES)[kind]
     for option in load(entry).Options.model_fields:
         assert f"`{option}`" in page, option
+
+
+# --- through to the database ------------------------------------------------------------------------------------------
+
+SOURCES = {"integration": "aws", "directory": "corp"}
+
+
+def run(world: World, rig: Rig) -> str:
+    """One run of the rig's connector, as a child process makes it; how it ended."""
+    world.runs += 1
+    world.clock.now += 60
+    path = world.folder / "spool" / f"{world.runs}.db"
+    spool = SpoolWriter(path, clock=world.clock)
+    error: Exception | None = None
+    source = SOURCES[rig.role]
+    try:
+        with contextlib.closing(rig.connector()) as connector:
+            list(read(Job(source, rig.role, rig.kind, {}, [], str(path)), connector, spool))
+    except Exception as caught:
+        error = caught
+    spool.finish([str(k) for k in Kind], error)
+    return world.store.run(source, path).state
+
+
+def rows(world: World) -> list[list[tuple[object, ...]]]:
+    """All that was read, and what is answered."""
+    return [
+        world.query("SELECT key, hash FROM resource ORDER BY 1"),
+        world.query("SELECT pid, hash, alive FROM principal ORDER BY 1"),
+        world.query("SELECT group_pid, member_pid FROM member ORDER BY 1, 2"),
+        world.query("SELECT schedule_pid, member_pid, start, until FROM shift ORDER BY 1, 2, 3"),
+        world.query("SELECT key, body FROM answer ORDER BY 1"),
+    ]
+
+
+@pytest.mark.parametrize("rig", [r for r in RIGS if r.faults], ids=name_of, indirect=True)
+def test_no_fault_changes_a_row(rig: Rig, tmp_path: Path) -> None:
+    """Read whole, then with each fault in turn on a page in the middle, then whole again: no row ever changes."""
+    with contextlib.closing(World(tmp_path, configuration(integration()))) as world:
+        assert run(world, rig) == "ok"
+        before = rows(world)
+        assert sum(map(len, before))
+        for fault in rig.faults:
+            with rig.inject(fault, (rig.pages + 1) // 2):
+                state = run(world, rig)
+            assert rows(world) == before, fault
+            assert (state == "ok") == (fault in RECOVERS), fault
+        assert run(world, rig) == "ok"
+        assert rows(world) == before
