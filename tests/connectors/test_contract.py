@@ -267,6 +267,19 @@ def test_every_kind_has_its_page_in_the_docs(role: str, kind: str) -> None:
         assert f"`{option}`" in page, option
 
 
+@pytest.mark.parametrize(("role", "kind"), KINDS)
+def test_every_kind_is_listed_in_the_docs(role: str, kind: str) -> None:
+    """docs/connectors/README.md has a row for each, which tells whether changes are read, and the extra."""
+    page = (HERE.parents[1] / "docs" / "connectors" / "README.md").read_text()
+    following = {"integration": "| directory ", "directory": "On-call systems"}[role]
+    table = page[page.index(f"| {role} ") : page.index(following)]
+    (row,) = (line for line in table.splitlines() if line.startswith(f"| [{kind}]({kind}.md) |"))
+    entry = (INTEGRATIONS if role == "integration" else DIRECTORIES)[kind]
+    changes, extra = (cell.strip() for cell in row.strip("|").split("|")[2:4])
+    assert (changes == "yes") == load(entry).incremental
+    assert extra == (f"`{kind}`" if entry.sdk else "")
+
+
 # --- through to the database ------------------------------------------------------------------------------------------
 
 SOURCES = {"integration": "aws", "directory": "corp"}
