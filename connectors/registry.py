@@ -47,6 +47,7 @@ DIRECTORIES: Mapping[str, Entry] = {
     "scim": Entry("connectors.scim:Scim", sdk=("httpx2",)),
     "jumpcloud": Entry("connectors.jumpcloud:JumpCloud", sdk=("httpx2",)),
     "onelogin": Entry("connectors.onelogin:OneLogin", sdk=("httpx2",)),
+    "pingone": Entry("connectors.pingone:PingOne", sdk=("httpx2",)),
     "file": Entry("connectors.file:PrincipalFile"),
 }
 
