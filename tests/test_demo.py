@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import re
 import shutil
 import sqlite3
@@ -81,8 +82,8 @@ def test_what_the_texts_tell_to_try_is_there(demo: sqlite3.Connection, text: Pat
         assert demo.execute("SELECT 1 FROM owners WHERE owners LIKE '%' || (SELECT external_id FROM principal WHERE name = ?) || '%'", (team,)).fetchone()  # fmt: skip
 
 
-def test_the_renames_that_the_text_tells_to_try(tmp_path: Path) -> None:
-    """One opens drift, the other is held: as the text says."""
+def test_the_edits_that_the_text_tells_to_try(tmp_path: Path) -> None:
+    """One opens drift and changes no owner, the other is held: as the text says."""
     shutil.copytree(DEMO, tmp_path / "demo")
     config = tmp_path / "demo" / "ownerd.toml"
     text = config.read_text().replace("config/demo", str(tmp_path / "demo"))
@@ -99,10 +100,16 @@ def test_the_renames_that_the_text_tells_to_try(tmp_path: Path) -> None:
 
     after()
     told = (DEMO / "WHAT-TO-TRY.txt").read_text()
-    drifts, holds = re.findall(r'rename the group "([^"]+)"', told)
-    people.write_text(whole.replace(f'"name": "{drifts}"', '"name": "renamed"'))
-    assert after("corp")["drift_opened"] > 0
+    ((old, new),) = re.findall(r'rename the group "([^"]+)" to "([^"]+)"', told)
+    ((emptied,),) = [(name,) for name in re.findall(r'empty the members of "([^"]+)"', told)]
+    people.write_text(whole.replace(f'"name": "{old}"', f'"name": "{new}"'))
+    renamed = after("corp")
+    assert (renamed["state"], renamed["owner_changes"]) == ("ok", 0)
+    assert renamed["drift_opened"] > 0
     people.write_text(whole)
     assert after("corp")["drift_resolved"] > 0
-    people.write_text(whole.replace(f'"name": "{holds}"', '"name": "renamed"'))
+    document = json.loads(whole)
+    (group,) = (p for p in document["principals"] if p.get("name") == emptied)
+    group["members"] = []
+    people.write_text(json.dumps(document))
     assert after("corp")["state"] == "held"
