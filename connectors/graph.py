@@ -86,7 +86,7 @@ class Graph:
             for link in (following, delta):
                 if link is not None and not (isinstance(link, str) and link):
                     raise BadData(f"{self.place(path)}: a link that is no text")
-            yield rows, _query(delta) if delta and not following else None
+            yield rows, _query(delta) if delta else None
             if following is None:
                 return
             path, resuming = pages.turn(following), False

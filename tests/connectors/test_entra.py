@@ -625,13 +625,21 @@ def test_what_is_no_bookmark_is_not_sent(server: GraphServer, connect: Reader, s
     assert server.requests == []
 
 
-def test_a_round_that_is_forgotten_in_the_middle(server: GraphServer, connect: Reader) -> None:
+@pytest.mark.parametrize(
+    "problem",
+    [
+        GraphProblem(410, "resyncRequired", "Resync required."),
+        GraphProblem(400, "syncStateNotFound", "The sync state generation is not found."),
+        GraphProblem(400, "invalidRequest", "Invalid request.", inner="resyncRequired"),
+    ],
+    ids=lambda p: p.body["error"]["code"],
+)
+def test_a_round_that_is_forgotten_in_the_middle(server: GraphServer, connect: Reader, problem: GraphProblem) -> None:
     """While changes are read: read whole. While all is read: the run has failed, and the next begins anew."""
     since = bookmark_of(connect.whole(server, "groups"))
     for group in (PAYMENTS, STORAGE, NESTED):
         server.update("groups", group, description="changed")
-    gone = Answer.error(GraphProblem(410, "resyncRequired", "Resync required."))
-    with server.broken("/v1.0/groups/delta", 2, gone):
+    with server.broken("/v1.0/groups/delta", 2, Answer.error(problem)):
         with pytest.raises(StaleBookmark):
             connect.since(server, "groups", since)
         with pytest.raises(Incomplete) as caught:
@@ -939,6 +947,12 @@ def test_a_silent_server_is_given_up(server: GraphServer, connect: Reader) -> No
         list(connect(server, timeout="200ms").read("users"))
 
 
+def test_an_answer_that_drips_is_given_up(server: GraphServer, connect: Reader) -> None:
+    """The limit is for the whole answer, not for each piece of it."""
+    with server.broken(U, 1, Answer(drip=True)), pytest.raises(Unreachable, match=r"no answer in 0\.2 s"):
+        list(connect(server, timeout="200ms").read("users"))
+
+
 def test_an_unknown_authority_is_a_clear_error(server: GraphServer, connect: Reader, tmp_path: Path) -> None:
     """TLS is verified, and the remedy names the option."""
     with pytest.raises(Unreachable, match="TLS failed") as caught:
@@ -1011,14 +1025,17 @@ def test_an_endpoint_may_have_the_version(server: GraphServer, connect: Reader) 
         assert users_in(list(connect(server, endpoint=endpoint).read("users"))) == [ADA, BO, CHI]
 
 
-def test_closing_twice_or_unused_is_fine(server: GraphServer, connect: Reader) -> None:
-    """`close` is called whatever happened."""
-    connect(server).close()
+def test_closing_twice_or_unused_is_fine(server: GraphServer, connect: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`close` is called whatever happened; the credential's connections are closed with it."""
+    closed: list[bool] = []
     connector = connect(server)
+    monkeypatch.setattr(type(connector._graph._credential), "close", lambda _: closed.append(True))
+    connect(server).close()
     reading = connector.read("users")
     next(reading), next(reading)
     connector.close()
     connector.close()
+    assert len(closed) == 3
 
 
 # ── against the SDK's models, which are made from Microsoft's own description ──

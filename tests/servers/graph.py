@@ -121,6 +121,8 @@ class Answer:
     """Hang up without a word, and accept no connection any more."""
     stall: bool = False
     """Say nothing until the server is stopped."""
+    drip: bool = False
+    """Send a blank now and then, until the client hangs up."""
     times: int = 1_000_000
     """How often, before the page answers as usual."""
 
@@ -444,10 +446,17 @@ class GraphServer:
             if not (answer.right or answer.repeat or answer.change):
                 status, data, headers = answer.status, answer.body, dict(answer.headers)
         request.send_response(status)
-        request.send_header("Content-Length", str(len(data)))
+        request.send_header("Content-Length", "100000" if answer and answer.drip else str(len(data)))
         for name, value in headers.items():
             request.send_header(name, value)
         request.end_headers()
+        if answer and answer.drip:
+            request.close_connection = True
+            with contextlib.suppress(OSError):
+                while not self._stopping.wait(0.02):
+                    request.wfile.write(b" ")
+                    request.wfile.flush()
+            return
         if answer and answer.cut:
             data = data[: len(data) * 2 // 3]
             request.close_connection = True
