@@ -223,26 +223,32 @@ def service(options: GoogleOptions, name: str, version: str, transport: Http) ->
     return build(name, version, http=transport, static_discovery=True, cache_discovery=False, client_options=places)
 
 
-def execute(request: Any, place: str, permission: str = "", *, remedy: str = "", may_be_gone: bool = False) -> Answer:
+def execute(request: Any, place: str, permission: str = "", *, remedy: str = "") -> Answer:
     """The document and the headers that a googleapiclient `HttpRequest` is answered with.
 
     Tried again where that may help. `place` begins each error; `permission`, and the `remedy` that grants it, are
-    told where it is missing. With `may_be_gone`, the document is None where the API itself says that there is no
-    such thing; else that is an error.
+    told where it is missing.
     """
-    request.postproc = lambda head, content: Answer(parse_json(place, content), head)
-    return retrying(lambda: _once(request, place, permission, remedy, may_be_gone=may_be_gone))
+    found = retrying(lambda: _once(request, place, permission, remedy))
+    assert found is not None
+    return found
 
 
-def _once(request: Any, place: str, permission: str, remedy: str, *, may_be_gone: bool) -> Answer:
+def find(request: Any, place: str, permission: str = "", *, remedy: str = "") -> Answer | None:
+    """The same; None where the API itself says that there is no such thing, which `execute` takes for an error."""
+    return retrying(lambda: _once(request, place, permission, remedy, may_be_gone=True))
+
+
+def _once(request: Any, place: str, permission: str, remedy: str, *, may_be_gone: bool = False) -> Answer | None:
     from googleapiclient.errors import HttpError
 
+    request.postproc = lambda head, content: Answer(parse_json(place, content), head)
     with _token_refused():
         try:
             answer: Answer = request.execute(num_retries=0)
         except HttpError as error:
             if may_be_gone and error.resp.status == 404 and _fault(error.content).get("code") == 404:
-                return Answer(None, error.resp)
+                return None
             raise _meaning(place, error.resp.status, error.resp, error.content, permission, remedy) from None
     return answer
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import deque
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -25,6 +25,7 @@ from connectors.contract import Check, Connector
 from connectors.errors import Denied, Forbidden, Incomplete, Misconfigured, ServerFault, Unauthenticated
 from connectors.google_api import GoogleOptions
 from connectors.google_workspace_rows import group_of, id_of, member_of, needed, part, user_of
+from connectors.http import Answer
 from connectors.managers import Managers
 from connectors.pace import Pace
 from connectors.paging import Pages
@@ -106,6 +107,9 @@ ASSIGNMENTS = Listing(
     200,
     *_MANAGEMENT,
 )
+
+
+_Asking = Callable[..., Answer | None]
 
 
 class Page(NamedTuple):
@@ -201,7 +205,7 @@ class GoogleWorkspace(Connector):
 
             def ask(one: _Reading, token: str | None = None) -> None:
                 request = self._request(MEMBERS, one.group.id, token)
-                reading[pool.submit(self._send, MEMBERS, one.group.id, request, may_be_gone=True)] = one
+                reading[pool.submit(self._send, MEMBERS, one.group.id, request, ask=google_api.find)] = one
 
             while True:
                 for group in islice(groups, AT_ONCE - len(reading)):
@@ -228,7 +232,7 @@ class GoogleWorkspace(Connector):
         """Return if the group was deleted since it was listed, and nothing was told of it; else its absence is none."""
         place = f"group {one.group.id}"
         request = self._service().groups().get(groupKey=one.group.id, fields="id")
-        if one.begun or self._execute(GROUPS, place, request, may_be_gone=True) is not None:
+        if one.begun or self._execute(GROUPS, place, request, ask=google_api.find) is not None:
             raise Incomplete(
                 f"{place}: its list of members went away", remedy="it was just made or deleted: the next run is right"
             )
@@ -307,24 +311,22 @@ class GoogleWorkspace(Connector):
             pageToken=token,
         )
 
-    def _send(self, listing: Listing, whose: str, request: Any, *, may_be_gone: bool = False) -> Page | None:
-        """The page that is asked for; None where there is no such list any more. In any thread."""
+    def _send(self, listing: Listing, whose: str, request: Any, *, ask: _Asking = google_api.execute) -> Page | None:
+        """The page that is asked for; None where `ask` finds that there is no such list. In any thread."""
         place = f"{listing.what} of {whose}"
-        answer = self._execute(listing, place, request, may_be_gone=may_be_gone)
+        answer = self._execute(listing, place, request, ask=ask)
         if answer is None:
             return None
-        if not isinstance(answer, dict) or answer.get("kind") != f"admin#directory#{listing.resource}":
+        body = answer.body
+        if not isinstance(body, dict) or body.get("kind") != f"admin#directory#{listing.resource}":
             raise ServerFault(f"{place}: the answer is no list of {listing.what}")  # an empty one says so, too
-        rows = part(answer, listing.rows, list, place) or []
-        return Page(rows, part(answer, "nextPageToken", str, place))
+        return Page(part(body, listing.rows, list, place) or [], part(body, "nextPageToken", str, place))
 
-    def _execute(self, listing: Listing, place: str, request: Any, *, may_be_gone: bool = False) -> Any:
+    def _execute(self, listing: Listing, place: str, request: Any, *, ask: _Asking) -> Answer | None:
         login = self._login(listing)
         request.http = login.take()
         try:
-            return google_api.execute(
-                request, place, listing.permission, remedy=self._how_to_grant(listing), may_be_gone=may_be_gone
-            ).body
+            return ask(request, place, listing.permission, remedy=self._how_to_grant(listing))
         except Forbidden as error:
             if error.permission != "domain-wide delegation":
                 raise
