@@ -23,7 +23,7 @@ from connectors.errors import ConnectorError, Misconfigured, ServerFault, Thrott
 from connectors.options import HttpOptions, Secret
 
 if TYPE_CHECKING:
-    from azure.core.credentials import AccessToken, TokenCredential
+    from azure.core.credentials import AccessToken
 
 
 class AzureCredentials(HttpOptions):
@@ -47,9 +47,9 @@ class AzureCredentials(HttpOptions):
         return self
 
 
-def credential(options: AzureCredentials) -> TokenCredential:
+def credential(options: AzureCredentials) -> Credential:
     """What the SDKs ask for tokens. Raises `ConnectorError` for all that is known to go wrong."""
-    return _Asked(options)
+    return Credential(options)
 
 
 def transport(options: HttpOptions) -> Any:
@@ -58,11 +58,19 @@ def transport(options: HttpOptions) -> Any:
 
     if options.ca_file is not None and not options.ca_file.is_file():
         raise Misconfigured(f"ca_file: no such file: {options.ca_file}", remedy="name a readable PEM bundle")
-    return RequestsTransport(
+    made = RequestsTransport(
         connection_verify=str(options.ca_file) if options.ca_file else True,
         connection_timeout=options.timeout,
         read_timeout=options.timeout,
     )
+    made.open()
+    made.session.auth = _as_we_say  # else ~/.netrc would put its password over our token
+    return made
+
+
+def _as_we_say(request: Any) -> Any:
+    """An `auth` that does nothing."""
+    return request
 
 
 def proxies(options: HttpOptions) -> dict[str, str] | None:
@@ -70,8 +78,8 @@ def proxies(options: HttpOptions) -> dict[str, str] | None:
     return {"http": options.proxy, "https": options.proxy} if options.proxy else None
 
 
-class _Asked:
-    """A credential whose failures are ours, and which is asked again where that may help."""
+class Credential:
+    """A `TokenCredential` whose failures are ours, and which is asked again where that may help."""
 
     def __init__(self, options: AzureCredentials) -> None:
         self._options = options
@@ -95,10 +103,18 @@ class _Asked:
         token: AccessToken = retry.retrying(once)
         return token
 
+    def renew(self) -> bool:
+        """Forget the token that was refused, so that `get_token` takes a new one. False: there is no other."""
+        if self._options.access_token is not None:
+            return False
+        self.close()
+        return True
+
     def close(self) -> None:
-        """Let go of connections."""
-        if self._inner is not None:
-            self._inner.close()
+        """Let go of connections, and of the token."""
+        inner, self._inner = self._inner, None
+        if inner is not None:
+            inner.close()
 
     def __enter__(self) -> Self:
         return self

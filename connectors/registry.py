@@ -26,6 +26,7 @@ class Entry:
 
 INTEGRATIONS: Mapping[str, Entry] = {
     "aws": Entry("connectors.aws:Aws", ("arn:",), ("boto3", "botocore")),
+    "azure": Entry("connectors.azure:Azure", ("/subscriptions/", "/providers/microsoft.management/"), ("azure",)),
     "gcp": Entry("connectors.gcp:Gcp", ("//",), ("googleapiclient", "google")),
     "kubernetes": Entry("connectors.kubernetes:Kubernetes", ("k8s://",), ("kubernetes", "urllib3", "yaml")),
     "terraform": Entry("connectors.terraform:Terraform"),

@@ -1,0 +1,248 @@
+"""The client of Azure Resource Graph: pages, the quota, and failures as ours.
+
+Sources: "Azure Resource Graph" (REST API 2021-03-01; Paging results; Guidance for throttled requests) and "Common error
+codes" of Azure Resource Manager, on learn.microsoft.com.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+
+from connectors import retry
+from connectors.answers import one_line
+from connectors.azure_auth import AzureCredentials, credential, failures, proxies, transport
+from connectors.errors import (
+    BadData,
+    ConnectorError,
+    Forbidden,
+    Incomplete,
+    Misconfigured,
+    ServerFault,
+    Throttled,
+    Unauthenticated,
+)
+from connectors.http import check_sendable, retry_after
+from connectors.moving import Moved, each_once
+from connectors.paging import Pages
+
+if TYPE_CHECKING:
+    from azure.mgmt.resourcegraph import ResourceGraphClient
+
+PUBLIC = "https://management.azure.com"
+CLOUDS = frozenset({PUBLIC, "https://management.usgovcloudapi.net", "https://management.chinacloudapi.cn"})
+"""Each takes tokens for itself only."""
+PERMISSION = "Microsoft.ResourceGraph/resources/read"
+
+_PER_PAGE = 1000
+
+
+class Answer:
+    """One page. ServerFault where a part is missing that is always sent."""
+
+    def __init__(self, body: Any, headers: Mapping[str, str], place: str) -> None:
+        rows: Any = getattr(body, "data", None)
+        total: Any = getattr(body, "total_records", None)
+        if not isinstance(rows, list) or not isinstance(total, int) or body.result_truncated is None:
+            raise ServerFault(f"{place}: the answer lacks data, totalRecords or resultTruncated")
+        if not all(isinstance(row, dict) for row in rows):
+            raise BadData(f"{place}: a row is no object")
+        self.rows: list[dict[str, Any]] = rows
+        self.total: int = total
+        self.token: str | None = body.skip_token or None
+        self.truncated = str(body.result_truncated).lower() == "true"
+        try:
+            self.time = parsedate_to_datetime(headers.get("date", "")).astimezone(UTC)
+        except (TypeError, ValueError) as error:
+            raise ServerFault(f"{place}: the answer has no Date") from error
+
+
+class ResourceGraph:
+    """The client, kept to its quota. For one thread."""
+
+    def __init__(self, options: AzureCredentials) -> None:
+        self._options = options
+        self._origin = (options.endpoint or PUBLIC).rstrip("/")
+        self._audience = f"{self._origin if self._origin in CLOUDS else PUBLIC}/.default"
+        self._credential = credential(options)
+        self._client: ResourceGraphClient | None = None
+        self._closed_until = 0.0
+
+    def close(self) -> None:
+        """Let go of connections."""
+        if self._client is not None:
+            self._client.close()
+        self._credential.close()
+
+    def rows(
+        self, place: str, query: str, subscriptions: list[str] | None, group: str | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """All rows of a query, each id once. Pages go by position: if the list moved, they are read again."""
+
+        def pages(_: int) -> Iterator[list[dict[str, Any]]]:
+            guard, token, total, count = Pages(place), None, None, 0
+            while True:
+                answer = self.ask(place, query, subscriptions, group, token=token)
+                if total not in {None, answer.total}:
+                    raise Moved("it changed between two pages")
+                total, count = answer.total, count + len(answer.rows)
+                yield answer.rows
+                if answer.token is None:
+                    break
+                token = guard.turn(answer.token)
+            if answer.truncated:
+                raise Incomplete(f"{place}: the result was truncated: {count} of {total} rows, and no way to the rest")
+            if count != total:
+                raise Moved(f"{count} of {total} rows came")
+
+        return each_once(place, pages, lambda row: text_of(row, "id", place).lower())
+
+    def ask(
+        self,
+        place: str,
+        query: str,
+        subscriptions: list[str] | None,
+        group: str | None = None,
+        *,
+        token: str | None = None,
+        top: int = _PER_PAGE,
+    ) -> Answer:
+        """One page. A token that ended is renewed once."""
+        from azure.mgmt.resourcegraph.models import QueryRequest, QueryRequestOptions
+
+        request = QueryRequest(
+            query=query,
+            subscriptions=subscriptions,
+            management_groups=[group] if group else None,
+            options=QueryRequestOptions(top=top, skip_token=token, result_format="objectArray"),
+        )
+        for renewed in (False, True):
+            bearer = self._credential.get_token(self._audience).token
+            check_sendable(bearer, "the access token")
+            try:
+                return retry.retrying(functools.partial(self._once, place, request, bearer))
+            except Unauthenticated:
+                if renewed or not self._credential.renew():
+                    raise
+        raise AssertionError
+
+    def _once(self, place: str, request: Any, bearer: str) -> Answer:
+        import azure.core.exceptions as sdk
+
+        if (left := self._closed_until - time.monotonic()) > 0:
+            retry.sleep(left)
+        self._closed_until = 0.0
+        refused: Any = None
+        answered: Any = None
+        with failures(place, self._options):
+            try:
+                answered = self._open().resources(
+                    request,
+                    headers={"Authorization": f"Bearer {bearer}"},
+                    cls=lambda raw, body, _: (body, raw.http_response.headers),
+                )
+            except sdk.HttpResponseError as error:
+                refused = error.response
+                if refused is None or refused.status_code == 200:  # it broke while it was read
+                    raise
+        if refused is not None:
+            raise _refused(place, refused)
+        body, headers = answered
+        if (quota := _quota(headers)) and quota[0] <= 1:
+            self._closed_until = time.monotonic() + min(quota[1], retry.LONGEST_WAIT)
+        if headers.get("x-ms-tenant-subscription-limit-hit", "").lower() == "true":
+            raise Incomplete(
+                f"{place}: more than 10,000 subscriptions, and the rest was left out",
+                remedy="give `subscriptions`, or a `management_group` with fewer, in several integrations",
+            )
+        return Answer(body, headers, place)
+
+    def _open(self) -> ResourceGraphClient:
+        if self._client is None:
+            from azure.core.pipeline import policies
+            from azure.mgmt.resourcegraph import ResourceGraphClient
+
+            more = {"proxies": through} if (through := proxies(self._options)) is not None else {}
+            # Without the usual retries (`retrying` does them), redirects (the token would go along), logs, and the
+            # policy that registers resource providers, which writes.
+            self._client = ResourceGraphClient(
+                self._credential,
+                self._origin,
+                transport=transport(self._options),
+                policies=[
+                    policies.RequestIdPolicy(),
+                    policies.UserAgentPolicy("ownerd"),
+                    policies.ProxyPolicy(**more),
+                    policies.ContentDecodePolicy(),
+                ],
+            )
+        return self._client
+
+
+def _quota(headers: Mapping[str, str]) -> tuple[int, float] | None:
+    """Queries that are left, and seconds until there are more; https://aka.ms/resourcegraph-throttling."""
+    left = re.fullmatch(r"-?\d{1,9}", headers.get("x-ms-user-quota-remaining", "").strip())
+    wait = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", headers.get("x-ms-user-quota-resets-after", "").strip())
+    if not left or not wait:
+        return None
+    return int(left[0]), int(wait[1]) * 3600 + int(wait[2]) * 60 + float(wait[3])
+
+
+def _refused(place: str, response: Any) -> ConnectorError:
+    status, headers = response.status_code, response.headers
+    codes, said = _told(response)
+    said = f" ({said})" if said else ""
+    if status == 401:
+        return Unauthenticated(
+            f"{place}: the access token was refused: 401{said}", remedy="it is wrong, expired or revoked; renew it"
+        )
+    if status == 403 or "NoValidSubscriptionsInQueryRequest" in codes:
+        return Forbidden(
+            f"{place}: the credentials may not: {status}{said}; it needs {PERMISSION} and Reader",
+            permission=PERMISSION,
+            remedy="az role assignment create --role Reader --assignee APP_ID --scope SCOPE",
+        )
+    wait = retry_after(headers)
+    if status == 429:
+        if wait is None and (quota := _quota(headers)) and quota[0] <= 0:
+            wait = quota[1]
+        return Throttled(f"{place}: too many requests: 429{said}", retry_after=wait)
+    if status >= 500 or status == 408:
+        if wait is not None:
+            return Throttled(f"{place}: {status}{said}", retry_after=wait)
+        return ServerFault(f"{place}: the server failed: {status}{said}")
+    if 300 <= status < 400:
+        return Misconfigured(f"{place}: a redirect is not followed: {status}", remedy="set `endpoint` to the API's own")
+    if status == 404:
+        return Misconfigured(f"{place}: no such thing: 404{said}", remedy="check `endpoint` and `management_group`")
+    return BadData(f"{place}: {status}{said}")
+
+
+def _told(response: Any) -> tuple[set[str], str]:
+    """An error's codes, the details' included, and what it says (ARM's common error format)."""
+    try:
+        error = response.json()["error"]
+        parts = [error, *(error.get("details") or ())]
+        codes = {part["code"] for part in parts if isinstance(part.get("code"), str)}
+        return codes, one_line("; ".join(f"{part.get('code')}: {part.get('message') or ''}" for part in parts))
+    except Exception:  # noqa: BLE001  # whatever it is, it is no error of ARM's, and the status tells enough
+        return set(), ""
+
+
+def text_of(row: Mapping[str, Any], key: str, place: str) -> str:
+    """A column that is always there. BadData if not."""
+    value = row.get(key)
+    if not isinstance(value, str) or not value:
+        raise BadData(f'{place}: a row has no "{key}"')
+    return value
+
+
+def quoted(text: str) -> str:
+    """A string literal of the query language."""
+    escapes = {"\\": "\\\\", "'": "\\'", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+    return "'" + "".join(escapes.get(c, c) for c in text) + "'"
