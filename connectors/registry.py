@@ -49,6 +49,7 @@ DIRECTORIES: Mapping[str, Entry] = {
     "jumpcloud": Entry("connectors.jumpcloud:JumpCloud", sdk=("httpx2",)),
     "onelogin": Entry("connectors.onelogin:OneLogin", sdk=("httpx2",)),
     "pingone": Entry("connectors.pingone:PingOne", sdk=("httpx2",)),
+    "hibob": Entry("connectors.hibob:HiBob", sdk=("httpx2",)),
     "file": Entry("connectors.file:PrincipalFile"),
 }
 
