@@ -347,6 +347,9 @@ def hostile_pages(stub: Stub, text: str) -> None:
     stub.on("/v1/resources", {"resources": [full], "next": None})
     stub.on("/v1/drift", {"findings": [finding(text, key=text, examples=[text], suggestions=[text])], "next": None})
     stub.on("/v1/changes", {"changes": [change(text, side, side, text)], "next": None})
+    tagged = {"tag": {"key": text, "value": text}, **side}
+    waiting = {"resource": {"id": text, "integration": text}, "since": MOMENT, "until": MOMENT}
+    stub.on("/v1/pending", {"pending": [waiting | {"before": tagged, "after": tagged}], "next": None})
     stub.on("/v1/status", {"now": MOMENT, "sources": [s | {"name": text, "connector": text} for s in sources(text)]})
 
 
@@ -358,6 +361,7 @@ READING = [
     ["explain", "r1"],
     ["owned-by", "a"],
     ["drift", "-v", "--state", "all"],
+    ["pending"],
     ["changes"],
     ["changes", "--follow", "--limit", "1"],
     ["status"],
@@ -473,7 +477,7 @@ def events_of(text: str) -> list[dict[str, Any]]:
 
 
 def playing(events: list[dict[str, Any]]) -> Callable[..., AsyncIterator[dict[str, Any]]]:
-    async def play(_settings: Any, _names: Any = (), **_more: Any) -> AsyncIterator[dict[str, Any]]:
+    async def play(_settings: Any, *_names: Any, **_more: Any) -> AsyncIterator[dict[str, Any]]:
         for event in events:
             yield event
 
@@ -534,7 +538,9 @@ def test_hostile_text_from_the_engine(
 ) -> None:
     if columns:
         terminal(columns)
-    held = [{"source": "aws", "at": 1.7e9, "why": [{"what": "scope", "subject": HOSTILE, "why": HOSTILE}]}]
+    examples = [HOSTILE, {"resource": HOSTILE, "before": [HOSTILE], "after": []}]
+    why = {"what": "scope", "subject": HOSTILE, "why": HOSTILE, "examples": examples}
+    held = [{"source": "aws", "at": 1.7e9, "why": [why]}]
     checked = {"source": "aws", "what": HOSTILE, "ok": False, "detail": HOSTILE, "remedy": HOSTILE}
     for verb in ("sync", "accept"):
         monkeypatch.setattr(f"daemon.engine.{verb}", playing(events_of(HOSTILE)))
@@ -547,6 +553,24 @@ def test_hostile_text_from_the_engine(
     assert harmless(LIVE.sub("", SGR.sub("", out)), "\n\t" if not columns else "\n")
     assert harmless(err, "\n")
     assert "[red]x[/red]" in "".join(SGR.sub("", out).split()) + "".join(err.split())
+
+
+def test_confirm(config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is in force now is told a line each; nothing to confirm is an error, and so is not to say what."""
+    done = {"event": "confirmed", "source": "aws", "owner_changes": 1}
+    row = {"id": f"r{HOSTILE}", "old": "team-a", "new": HOSTILE}
+    monkeypatch.setattr("daemon.engine.confirm", playing([done | {"resources": [row]}]))
+    assert main(["confirm", "aws", "r1", "--config", str(config)]) == 0
+    out, _ = capsys.readouterr()
+    assert harmless(out, "\n\t")
+    assert [len(r) for r in rows(out)] == [4]
+    assert main(["confirm", "aws", "--all", "--json", "--config", str(config)]) == 0
+    assert json.loads(capsys.readouterr().out)["resources"] == [row]
+    monkeypatch.setattr("daemon.engine.confirm", playing([done | {"resources": []}]))
+    assert main(["confirm", "aws", "r1", "--config", str(config)]) == 1
+    assert "nothing of that waits" in capsys.readouterr().err
+    for wrong in (["aws"], ["aws", "r1", "--all"], ["corp", "--all"]):
+        assert main(["confirm", *wrong, "--config", str(config)]) == 2
 
 
 def test_names_are_known_or_guessed(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

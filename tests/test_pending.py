@@ -226,7 +226,8 @@ def test_limits_of_a_source_of_its_own(tmp_path: Path) -> None:
     for name in ("strict", "lenient"):
         world.run(name, *(resource(f"r{n:02d}", "team-a") for n in range(20)))
     states = {
-        name: world.run(name, *(resource(f"r{n:02d}", "team-a") for n in range(10))).state for name in ("strict", "lenient")
+        name: world.run(name, *(resource(f"r{n:02d}", "team-a") for n in range(10))).state
+        for name in ("strict", "lenient")
     }
     assert states == {"strict": "held", "lenient": "ok"}
     world.close()
