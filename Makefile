@@ -1,14 +1,21 @@
 # Everything runs in .venv, which these targets make. Nothing but Python 3.11 or later, with venv, is needed.
+# What is installed is locked in requirements/, each file of it by its hash.
 
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := config/demo/ownerd.toml
+INSTALL = $(BIN)/python -m pip install --quiet --require-hashes
+# Without isolation, since that would fetch what it builds with, unchecked.
+INSTALL_OWNERD = $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+# The connectors of a release.
+EXTRAS ?= all
+comma := ,
 
 # The first Python that runs and is new enough: a name that is found may still be an empty shim.
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: help run test lint check clean
+.PHONY: help run test lint check lock dist clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,28 +32,40 @@ lint: $(VENV)/lint ## Check style, types and layers
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python .ci/locks.py
 
 check: test lint ## All of both
 
+lock: $(VENV)/release ## Resolve what pyproject.toml asks for anew; ARGS=--upgrade moves versions
+	$(BIN)/python .ci/locks.py write $(ARGS)
+
+dist: $(VENV)/release ## Build a release in dist/: wheel, source, lock, SBOM; EXTRAS=aws,okta: for those connectors only
+	@.ci/dist $(subst $(comma), ,$(EXTRAS))
+
 clean: ## Remove what the targets made, and the demo's state
-	rm -rf $(VENV) var .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) dist var .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(VENV)/made:
 	@test -n "$(PYTHON)" || { echo "ownerd needs Python 3.11 or later; install it, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo "this Python has no venv; on Debian: apt-get install python3-venv" >&2; rm -rf $(VENV); exit 1; }
-	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	@touch $@
 
-$(VENV)/core: pyproject.toml | $(VENV)/made
+$(VENV)/core: pyproject.toml requirements/core.txt requirements/build.txt | $(VENV)/made
 	@echo "Installing ownerd into $(VENV) ..."
-	@$(BIN)/python -m pip install --quiet --editable .
+	@$(INSTALL) -r requirements/core.txt -r requirements/build.txt
+	@$(INSTALL_OWNERD)
 	@touch $@
 
-$(VENV)/test: pyproject.toml | $(VENV)/made
+$(VENV)/test: pyproject.toml requirements/all.txt requirements/test.txt requirements/build.txt | $(VENV)/made
 	@echo "Installing ownerd with all connectors and its tests into $(VENV) ..."
-	@$(BIN)/python -m pip install --quiet --editable '.[all]' --group test
+	@$(INSTALL) -r requirements/all.txt -r requirements/test.txt -r requirements/build.txt
+	@$(INSTALL_OWNERD)
 	@touch $@ $(VENV)/core
 
-$(VENV)/lint: $(VENV)/test
-	@$(BIN)/python -m pip install --quiet --group lint
+$(VENV)/lint: requirements/lint.txt | $(VENV)/test
+	@$(INSTALL) -r requirements/lint.txt
+	@touch $@
+
+$(VENV)/release: requirements/release.txt requirements/build.txt | $(VENV)/made
+	@$(INSTALL) -r requirements/release.txt -r requirements/build.txt
 	@touch $@
