@@ -27,6 +27,8 @@ from daemon.runner import Event, OnEvent, Runner, finished, log_report, log_turn
 
 FIRST_RETRY = 15.0
 """Seconds from a source's first failure to the next try; doubled with each, up to its interval."""
+CLOCK_JUMP = 60.0
+"""Seconds that the wall clock may move against the monotonic one before everything is read anew."""
 LONGEST_LOOK = 30.0
 """Seconds between two looks at what time alone has changed."""
 DIRECTORIES_FIRST = 60.0
@@ -62,6 +64,7 @@ class Poller:
         self._untried = set(settings.directories)
         self._directories_tried = asyncio.Event()
         self._stop = asyncio.Event()
+        self._clock_offset = time.time() - time.monotonic()
         self._published = asyncio.Event()
         """Something was: a hand-over may be nearer than it was."""
         self._runs: set[asyncio.Task[Any]] = set()
@@ -181,6 +184,7 @@ class Poller:
         """
         while True:
             self._published.clear()
+            self._look_at_the_clock()
             try:
                 done, following = await self._runner.turn()
             except OwnerdError as error:
@@ -191,6 +195,18 @@ class Poller:
             wait = LONGEST_LOOK if following is None else min(max(following - time.time(), 0.0), LONGEST_LOOK)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._published.wait(), wait)
+
+    def _look_at_the_clock(self) -> None:
+        """Run everything soon if the wall clock was set, or the machine slept.
+
+        The schedule keeps to the wall clock: set back by a day, it would rest for a day.
+        """
+        offset = time.time() - time.monotonic()
+        by = offset - self._clock_offset
+        if abs(by) >= CLOCK_JUMP:
+            self._clock_offset = offset
+            log.warning("time.jumped", seconds=round(by))
+            self._run_all()
 
     # --- orders -----------------------------------------------------------------------------------------------------
 
