@@ -20,6 +20,7 @@ from pydantic_core import PydanticCustomError
 from connectors import retry
 from connectors.answers import one_line
 from connectors.errors import ConnectorError, Misconfigured, ServerFault, Throttled, Unauthenticated, Unreachable
+from connectors.http import retry_after
 from connectors.options import HttpOptions, Secret
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class Credential:
     def __init__(self, options: AzureCredentials) -> None:
         self._options = options
         self._inner: Any = None
+        self._answered: Any = None
 
     def get_token(self, *scopes: str, **more: Any) -> AccessToken:
         """A token for `scopes`; it is renewed as it nears its end."""
@@ -92,16 +94,30 @@ class Credential:
         if self._options.access_token is not None:
             # When it ends is not known: whoever refuses it says so.
             return AccessToken(self._options.access_token.value, int(time.time()) + 3600)
-        if self._inner is None:
-            self._inner = self._make()
-        place = "Microsoft Entra sign-in"
+        token: AccessToken = retry.retrying(lambda: self._once(scopes, more))
+        return token
 
-        def once() -> Any:
+    def _once(self, scopes: tuple[str, ...], more: dict[str, Any]) -> Any:
+        place = "Microsoft Entra sign-in"
+        if self._inner is None:
+            self._answered = None
+            self._inner = self._make()
+        try:
             with failures(place, self._options):
                 return self._inner.get_token(*scopes, **more)
+        except Unauthenticated:
+            # The SDK takes every answer that is no token for a refusal.
+            status, headers = getattr(self._answered, "status_code", 0), getattr(self._answered, "headers", {})
+            if status == 429 or status >= 500:
+                self.close()  # it would keep this answer for a minute
+            if status == 429:
+                raise Throttled(f"{place}: too many requests: 429", retry_after=retry_after(headers)) from None
+            if status >= 500:
+                raise ServerFault(f"{place}: the server failed: {status}") from None
+            raise
 
-        token: AccessToken = retry.retrying(once)
-        return token
+    def _heard(self, answered: Any, **_: Any) -> None:
+        self._answered = answered
 
     def renew(self) -> bool:
         """Forget the token that was refused, so that `get_token` takes a new one. False: there is no other."""
@@ -127,8 +143,10 @@ class Credential:
 
         logging.getLogger("azure").setLevel(logging.CRITICAL)  # what it has to say reaches us as errors
         options = self._options
+        sent = transport(options)
+        sent.session.hooks["response"] = [self._heard]
         more: dict[str, Any] = {
-            "transport": transport(options),
+            "transport": sent,
             "retry_total": 0,  # `retrying` does it, and says why it gave up
             "disable_instance_discovery": "AZURE_AUTHORITY_HOST" in os.environ,
         }
@@ -202,7 +220,6 @@ _REMEDIES = {
 def _refused(place: str, error: Any) -> ConnectorError:
     from azure.identity import CredentialUnavailableError
 
-    status = getattr(getattr(error, "response", None), "status_code", None) or getattr(error, "status_code", None)
     chained = "failed to retrieve a token from the included credentials" in str(error)
     if isinstance(error, CredentialUnavailableError) or chained:
         return Unauthenticated(
@@ -210,10 +227,6 @@ def _refused(place: str, error: Any) -> ConnectorError:
             remedy="give tenant_id, client_id and client_secret or certificate; or run where there is a managed "
             "identity, a workload identity, or a signed-in Azure CLI",
         )
-    if status == 429:
-        return Throttled(f"{place}: too many requests: 429")
-    if status is not None and status >= 500:
-        return ServerFault(f"{place}: the server failed: {status}")
     code = re.search(r"AADSTS\d+", str(error))
     told = f": {code[0]}" if code else ""
     remedy = _REMEDIES.get(code[0] if code else "", "renew or correct the credentials, and check this host's clock")

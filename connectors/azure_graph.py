@@ -15,7 +15,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from connectors import retry
-from connectors.answers import one_line
+from connectors.answers import one_line, parse_json
 from connectors.azure_auth import AzureCredentials, credential, failures, proxies, transport
 from connectors.errors import (
     BadData,
@@ -33,6 +33,7 @@ from connectors.paging import Pages
 
 if TYPE_CHECKING:
     from azure.mgmt.resourcegraph import ResourceGraphClient
+    from azure.mgmt.resourcegraph.models import QueryRequest
 
 PUBLIC = "https://management.azure.com"
 CLOUDS = frozenset({PUBLIC, "https://management.usgovcloudapi.net", "https://management.chinacloudapi.cn"})
@@ -46,20 +47,27 @@ class Answer:
     """One page. ServerFault where a part is missing that is always sent."""
 
     def __init__(self, body: Any, headers: Mapping[str, str], place: str) -> None:
-        rows: Any = getattr(body, "data", None)
-        total: Any = getattr(body, "total_records", None)
-        if not isinstance(rows, list) or not isinstance(total, int) or body.result_truncated is None:
+        document = body if isinstance(body, dict) else {}
+        rows, total, truncated = (document.get(key) for key in ("data", "totalRecords", "resultTruncated"))
+        if not (isinstance(rows, list) and type(total) is int and isinstance(truncated, str)):
             raise ServerFault(f"{place}: the answer lacks data, totalRecords or resultTruncated")
         if not all(isinstance(row, dict) for row in rows):
             raise BadData(f"{place}: a row is no object")
+        token = document.get("$skipToken")
+        if token is not None and not isinstance(token, str):
+            raise BadData(f"{place}: $skipToken is no text")
         self.rows: list[dict[str, Any]] = rows
-        self.total: int = total
-        self.token: str | None = body.skip_token or None
-        self.truncated = str(body.result_truncated).lower() == "true"
+        self.total = total
+        self.token = token or None
+        self.truncated = truncated.lower() == "true"
         try:
             self.time = parsedate_to_datetime(headers.get("date", "")).astimezone(UTC)
         except (TypeError, ValueError) as error:
             raise ServerFault(f"{place}: the answer has no Date") from error
+
+
+class _TooLarge(BadData):
+    """The page would be more than the 16 MiB that an answer may hold: tags can be 38 KiB a resource."""
 
 
 class ResourceGraph:
@@ -85,9 +93,15 @@ class ResourceGraph:
         """All rows of a query, each id once. Pages go by position: if the list moved, they are read again."""
 
         def pages(_: int) -> Iterator[list[dict[str, Any]]]:
-            guard, token, total, count = Pages(place), None, None, 0
+            guard, token, total, count, size = Pages(place), None, None, 0, _PER_PAGE
             while True:
-                answer = self.ask(place, query, subscriptions, group, token=token)
+                try:
+                    answer = self.ask(place, query, subscriptions, group, token=token, top=size)
+                except _TooLarge:
+                    if size == 1:
+                        raise
+                    size //= 2
+                    continue
                 if total not in {None, answer.total}:
                     raise Moved("it changed between two pages")
                 total, count = answer.total, count + len(answer.rows)
@@ -131,28 +145,28 @@ class ResourceGraph:
                     raise
         raise AssertionError
 
-    def _once(self, place: str, request: Any, bearer: str) -> Answer:
-        import azure.core.exceptions as sdk
-
+    def _once(self, place: str, request: QueryRequest, bearer: str) -> Answer:
         if (left := self._closed_until - time.monotonic()) > 0:
             retry.sleep(left)
         self._closed_until = 0.0
-        refused: Any = None
-        answered: Any = None
+        answers: list[Answer] = []
         with failures(place, self._options):
-            try:
-                answered = self._open().resources(
-                    request,
-                    headers={"Authorization": f"Bearer {bearer}"},
-                    cls=lambda raw, body, _: (body, raw.http_response.headers),
-                )
-            except sdk.HttpResponseError as error:
-                refused = error.response
-                if refused is None or refused.status_code == 200:  # it broke while it was read
-                    raise
-        if refused is not None:
-            raise _refused(place, refused)
-        body, headers = answered
+            self._open().resources(
+                request,
+                headers={"Authorization": f"Bearer {bearer}"},
+                # Before the SDK looks at it: what is no answer has many forms there.
+                raw_response_hook=lambda answered: answers.append(self._judged(place, answered.http_response)),
+            )
+        return answers[0]
+
+    def _judged(self, place: str, response: Any) -> Answer:
+        status, headers = response.status_code, response.headers
+        if status != 200:
+            raise _refused(place, status, headers, response.content)
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if not kind.endswith("json"):
+            raise ServerFault(f"{place}: the answer is no JSON, but {one_line(kind, 80) or 'of no type'}")
+        answer = Answer(parse_json(place, response.content), headers, place)
         if (quota := _quota(headers)) and quota[0] <= 1:
             self._closed_until = time.monotonic() + min(quota[1], retry.LONGEST_WAIT)
         if headers.get("x-ms-tenant-subscription-limit-hit", "").lower() == "true":
@@ -160,7 +174,7 @@ class ResourceGraph:
                 f"{place}: more than 10,000 subscriptions, and the rest was left out",
                 remedy="give `subscriptions`, or a `management_group` with fewer, in several integrations",
             )
-        return Answer(body, headers, place)
+        return answer
 
     def _open(self) -> ResourceGraphClient:
         if self._client is None:
@@ -178,7 +192,7 @@ class ResourceGraph:
                     policies.RequestIdPolicy(),
                     policies.UserAgentPolicy("ownerd"),
                     policies.ProxyPolicy(**more),
-                    policies.ContentDecodePolicy(),
+                    policies.CustomHookPolicy(),
                 ],
             )
         return self._client
@@ -193,9 +207,8 @@ def _quota(headers: Mapping[str, str]) -> tuple[int, float] | None:
     return int(left[0]), int(wait[1]) * 3600 + int(wait[2]) * 60 + float(wait[3])
 
 
-def _refused(place: str, response: Any) -> ConnectorError:
-    status, headers = response.status_code, response.headers
-    codes, said = _told(response)
+def _refused(place: str, status: int, headers: Mapping[str, str], body: bytes) -> ConnectorError:
+    codes, said = _told(body)
     said = f" ({said})" if said else ""
     if status == 401:
         return Unauthenticated(
@@ -220,18 +233,19 @@ def _refused(place: str, response: Any) -> ConnectorError:
         return Misconfigured(f"{place}: a redirect is not followed: {status}", remedy="set `endpoint` to the API's own")
     if status == 404:
         return Misconfigured(f"{place}: no such thing: 404{said}", remedy="check `endpoint` and `management_group`")
+    if "ResponsePayloadTooLarge" in codes:
+        return _TooLarge(f"{place}: one row is more than an answer may hold: {status}{said}")
     return BadData(f"{place}: {status}{said}")
 
 
-def _told(response: Any) -> tuple[set[str], str]:
+def _told(body: bytes) -> tuple[set[str], str]:
     """An error's codes, the details' included, and what it says (ARM's common error format)."""
     try:
-        error = response.json()["error"]
-        parts = [error, *(error.get("details") or ())]
-        codes = {part["code"] for part in parts if isinstance(part.get("code"), str)}
-        return codes, one_line("; ".join(f"{part.get('code')}: {part.get('message') or ''}" for part in parts))
-    except Exception:  # noqa: BLE001  # whatever it is, it is no error of ARM's, and the status tells enough
+        error = parse_json("", body)["error"]
+        parts = [(str(part["code"]), str(part.get("message") or "")) for part in (error, *(error.get("details") or ()))]
+    except (ServerFault, AttributeError, TypeError, KeyError):
         return set(), ""
+    return {code for code, _ in parts}, one_line("; ".join(f"{code}: {message}" for code, message in parts))
 
 
 def text_of(row: Mapping[str, Any], key: str, place: str) -> str:

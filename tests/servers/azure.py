@@ -132,6 +132,8 @@ class AzureServer:
         self.clock = 1_795_000_000.0
         self.quota = (14, "00:00:05")
         """What the headers tell: queries that are left, and when there are more."""
+        self.most_bytes = 16_777_216
+        """Of rows in an answer."""
         self.apps = {"app": "s3cret-of-the-app"}
         """Client secrets. An app with an empty one signs in with a certificate."""
         self.sign_in_error: tuple[int, str, str] | None = None
@@ -408,6 +410,9 @@ class AzureServer:
         rows = self._evaluate(asked["query"], self._scope(asked))
         start, size = _start(asked), self._size(asked)
         page = rows[start : start + size]
+        if (bytes_ := len(json.dumps(page))) > self.most_bytes:
+            message = f"Response payload size is {bytes_}, and has exceeded the limit of {self.most_bytes}."
+            raise ArmProblem(400, "BadRequest", "Bad request.", ("ResponsePayloadTooLarge", message))
         document = {
             "totalRecords": len(rows),
             "count": len(page),
