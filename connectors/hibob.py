@@ -213,12 +213,12 @@ def _manager(row: Mapping[str, Any]) -> str | None:
     told = _field(row, "work.reportsTo")
     told = told.get("id") if isinstance(told, dict) else told
     told = told or _field(row, "work.manager")
-    return None if told in {None, ""} else _id(told, "a manager")
+    return None if told is None or told == "" else _id(told, "a manager")
 
 
 def _department(row: Mapping[str, Any]) -> str:
     told = _field(row, "work.department")
-    return "" if told in {None, ""} else _id(told, "a department")
+    return "" if told is None or told == "" else _id(told, "a department")
 
 
 def _tree(items: Any) -> Iterator[tuple[dict[str, Any], list[str]]]:

@@ -211,7 +211,7 @@ def _user(row: Mapping[str, Any]) -> Principal:
 
 def _manager(told: Any, what: str) -> str | None:
     """A user's id, which comes as a number or as text."""
-    if told in {None, ""}:
+    if told is None or told == "":
         return None
     if not str(told).isdecimal():
         raise BadData(f"{what}: the manager is no id")

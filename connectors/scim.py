@@ -135,6 +135,8 @@ class Scim(Connector):
         while True:
             body = self._page(path, query, cursor=cursor)
             total = body.get("totalResults")  # a service may leave it out here
+            if total is not None and not isinstance(total, int):
+                raise ServerFault(f"/{path}: totalResults is no number")
             rows = _resources(body, path, done=total == 0)
             totals.add(total)
             yield rows
@@ -164,8 +166,10 @@ class Scim(Connector):
             ids = [row.get("id") for row in rows]
             if ids and ids == first and count == total and self._all_told(path, query, first):
                 return
-            if not linked and ids and ids == before != first and count == total:
-                return  # it counts pages, and a place on the last one leads to its beginning
+            # A service that counts pages leads a place on the last one to its beginning; past it, there is nothing.
+            last_again = not linked and ids and ids == before != first and count == total
+            if last_again and self._is_past_the_end(path, query, count + len(first) + 1):
+                return
             if last is not None:
                 if not ids or ids[0] != last:
                     raise Moved(f"the page at {start} did not begin where the one before ended")
@@ -175,6 +179,9 @@ class Scim(Connector):
                 raise Moved("totalResults changed")
             yield rows
             count += len(rows)
+            if not rows and last is not None and count < total:  # a page so short that the link is all of it
+                start, last = count + 1, None
+                continue
             if not rows:
                 break
             first, before = first or ids, ids
@@ -184,11 +191,13 @@ class Scim(Connector):
 
     def _all_told(self, path: str, query: Mapping[str, str], first: list[Any]) -> bool:
         """Whether the first page, which came again, is all: of a service that counts pages, or that knows none."""
-        beyond = self._page(path, query, startIndex=self._size(path) + 1)
-        if not _resources(beyond, path, done=True):
+        if self._is_past_the_end(path, query, self._size(path) + 1):
             return True
         one = self._page(path, query, startIndex=1, count=1)
         return [row.get("id") for row in _resources(one, path, done=False)] == first  # heeds no count, either
+
+    def _is_past_the_end(self, path: str, query: Mapping[str, str], start: int) -> bool:
+        return not _resources(self._page(path, query, startIndex=start), path, done=True)
 
     def _page(self, path: str, query: Mapping[str, str], **where: Any) -> dict[str, Any]:
         asked = {"count": self._size(path), **where, **query}

@@ -171,6 +171,15 @@ def test_names_where_there_are_few(server: HiBobServer, connect: Connect) -> Non
     assert user(read(connect(server)), "1").name == "1"
 
 
+@pytest.mark.parametrize("field", ["work.manager", "work.department"])
+@pytest.mark.parametrize("told", [{"name": "x"}, ["1"], True])
+def test_a_reference_that_is_none(server: HiBobServer, connect: Connect, field: str, told: Any) -> None:
+    """Is not nobody."""
+    server.people["1"][field] = told
+    with pytest.raises(BadData, match="has no id"):
+        read(connect(server))
+
+
 @pytest.mark.parametrize("id_", [None, "", True, {"value": "1"}])
 def test_a_person_without_id(server: HiBobServer, connect: Connect, id_: Any) -> None:
     """Is an error."""

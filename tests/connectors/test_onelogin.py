@@ -211,6 +211,7 @@ def test_managers(server: OneLoginServer, connect: Connect, told: Any, manager: 
     "told",
     [
         {"id": None}, {"id": "1"}, {"id": True}, {"status": None}, {"state": None}, {"manager_user_id": "CN=Ada"},
+        {"manager_user_id": [5]},
         {"email": None, "username": ""},
     ],
 )  # fmt: skip

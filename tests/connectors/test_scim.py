@@ -132,6 +132,15 @@ def test_a_short_page_is_no_end(server: ScimServer, connect: Connect) -> None:
     assert users(read(connect(server))) == ALL
 
 
+def test_a_page_that_holds_the_link_alone_is_no_end(server: ScimServer, connect: Connect) -> None:
+    """A service may give one row where more would fit."""
+    lengths = iter([3, 1, 2, 1, 2, 2, 1, 1, 1])
+    server.page, server.short_of = 100, lambda size: next(lengths) if size > 1 else size
+    connector = connect(server)
+    connector.kinds = frozenset({Kind.USER})
+    assert users(read(connector)) == ALL
+
+
 def test_a_total_that_is_too_low_ends_nothing(server: ScimServer, connect: Connect) -> None:
     """Some services tell the rows of the page."""
     server.total = lambda _of, rows: rows
@@ -311,6 +320,32 @@ def test_a_configuration_that_says_nothing_changes_nothing(server: ScimServer, c
     server.config = config
     assert users(read(connect(server))) == ALL
     assert "/v2/Users?count=100&startIndex=1" in server.requests
+
+
+@pytest.mark.parametrize(
+    ("document", "error"),
+    [
+        ({"totalResults": "5", "Resources": []}, ServerFault),
+        ({"totalResults": [5], "Resources": []}, ServerFault),
+        ({"totalResults": 5, "Resources": []}, Incomplete),
+        ({"totalResults": 5}, ServerFault),
+        ({"Resources": [], "nextCursor": 7}, BadData),
+        ({}, ServerFault),
+    ],
+)
+def test_a_page_by_cursor_that_is_none(connect: Connect, document: Any, error: type[ConnectorError]) -> None:
+    """Is no end of the list."""
+    with RealScimServer(page=2, cursor=True) as server:
+        with server.broken("Users", 1, Answer(200, document)), pytest.raises(error):
+            read(connect(server))
+
+
+def test_a_list_by_cursor_need_not_tell_its_length(connect: Connect) -> None:
+    """RFC 9865, 2: totalResults may be left out."""
+    with RealScimServer(page=2, cursor=True) as server:
+        page = {"Resources": [{"id": "1", "userName": "ada"}]}
+        with server.broken("Users", 1, Answer(200, page)):
+            assert users(read(connect(server))) == ["1"]
 
 
 def test_an_expired_cursor_is_incomplete(connect: Connect) -> None:

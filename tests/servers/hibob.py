@@ -83,7 +83,7 @@ class HiBobServer(DirectoryServer):
                     row["/" + field.replace(".", "/")] = {"value": value}
                 if "nested" in self.forms:
                     _put(row, field, value)
-                _put(readable, field, names.get(value, value) if field == "work.department" else value)
+                _put(readable, field, names.get(str(value), value) if field == "work.department" else value)
             if asked["humanReadable"] == "APPEND":
                 row["humanReadable"] = readable
             found.append(row)
