@@ -28,7 +28,7 @@ from connectors.errors import (
     Unauthenticated,
 )
 from connectors.http import check_sendable, retry_after
-from connectors.moving import Moved, each_once
+from connectors.moving import TRIES, Moved, each_once
 from connectors.paging import Pages
 
 if TYPE_CHECKING:
@@ -90,31 +90,46 @@ class ResourceGraph:
     def rows(
         self, place: str, query: str, subscriptions: list[str] | None, group: str | None = None
     ) -> Iterator[dict[str, Any]]:
-        """All rows of a query, each id once. Pages go by position: if the list moved, they are read again."""
+        """All rows of a query, each id once.
 
-        def pages(_: int) -> Iterator[list[dict[str, Any]]]:
+        Pages go by position. So each begins with the last row of the one before: had anything come or gone in front of
+        it, another row would stand there, and the list is read again. The last try does without, by the count alone.
+        """
+
+        def id_of(row: dict[str, Any]) -> str:
+            return text_of(row, "id", place).lower()
+
+        def pages(attempt: int) -> Iterator[list[dict[str, Any]]]:
             guard, token, total, count, size = Pages(place), None, None, 0, _PER_PAGE
+            last, skip = "", None
             while True:
                 try:
-                    answer = self.ask(place, query, subscriptions, group, token=token, top=size)
+                    answer = self.ask(place, query, subscriptions, group, token=token, skip=skip, top=size)
                 except _TooLarge:
-                    if size == 1:
+                    if size <= 2:
                         raise
                     size //= 2
                     continue
                 if total not in {None, answer.total}:
                     raise Moved("it changed between two pages")
-                total, count = answer.total, count + len(answer.rows)
-                yield answer.rows
+                rows = answer.rows
+                if skip is not None:
+                    if not rows or id_of(rows[0]) != last:
+                        raise Moved("two pages did not meet")
+                    rows = rows[1:]
+                total, count = answer.total, count + len(rows)
+                yield rows
                 if answer.token is None:
                     break
                 token = guard.turn(answer.token)
+                if rows and attempt + 1 < TRIES:
+                    last, skip = id_of(rows[-1]), count - 1
             if answer.truncated:
                 raise Incomplete(f"{place}: the result was truncated: {count} of {total} rows, and no way to the rest")
             if count != total:
                 raise Moved(f"{count} of {total} rows came")
 
-        return each_once(place, pages, lambda row: text_of(row, "id", place).lower())
+        return each_once(place, pages, id_of)
 
     def ask(
         self,
@@ -124,6 +139,7 @@ class ResourceGraph:
         group: str | None = None,
         *,
         token: str | None = None,
+        skip: int | None = None,
         top: int = _PER_PAGE,
     ) -> Answer:
         """One page. A token that ended is renewed once."""
@@ -133,7 +149,7 @@ class ResourceGraph:
             query=query,
             subscriptions=subscriptions,
             management_groups=[group] if group else None,
-            options=QueryRequestOptions(top=top, skip_token=token, result_format="objectArray"),
+            options=QueryRequestOptions(top=top, skip=skip, skip_token=token, result_format="objectArray"),
         )
         for renewed in (False, True):
             bearer = self._credential.get_token(self._audience).token

@@ -96,7 +96,7 @@ class Answer:
     cut: bool = False
     """Announce the whole body, send two thirds, and hang up."""
     repeat: bool = False
-    """The token of the next page is the one that led here."""
+    """From this page on, the token of the next page is the one that led here."""
     change: Callable[[dict[str, Any]], Any] | None = None
     """Changes the page itself."""
     more: dict[str, str] = field(default_factory=dict)
@@ -132,6 +132,8 @@ class AzureServer:
         self.clock = 1_795_000_000.0
         self.quota = (14, "00:00:05")
         """What the headers tell: queries that are left, and when there are more."""
+        self.positions = True
+        """Whether `$skip` counts beside a token, as documented."""
         self.most_bytes = 16_777_216
         """Of rows in an answer."""
         self.apps = {"app": "s3cret-of-the-app"}
@@ -148,6 +150,7 @@ class AzureServer:
         self.changes: dict[str, list[dict[str, Any]]] = {"resourcechanges": [], "resourcecontainerchanges": []}
         self._broken: dict[tuple[str, int], Answer] = {}
         self._hiding = False
+        self._repeated: tuple[str, str] | None = None
         self._lock = threading.RLock()
         self._stopping = threading.Event()
         self._port = 0
@@ -225,7 +228,7 @@ class AzureServer:
             yield
         finally:
             del self._broken[table, page]
-            self._hiding = False
+            self._hiding, self._repeated = False, None
             if self._httpd is None:
                 self._listen()
 
@@ -307,7 +310,9 @@ class AzureServer:
                     answer.first()
                 document = self._answer(asked)
             if answer and answer.repeat:
-                document["$skipToken"] = asked["options"].get("$skipToken") or _token(asked, 0)
+                self._repeated = table, asked["options"].get("$skipToken") or _token(asked, 0)
+            if self._repeated and self._repeated[0] == table:
+                document["$skipToken"] = self._repeated[1]
             if answer and answer.change:
                 answer.change(document)
         except ArmProblem as problem:
@@ -391,14 +396,18 @@ class AzureServer:
         if asked.get("options", {}).get("resultFormat") != "objectArray":
             raise _bad("This server knows the format objectArray only.")
         self.requests.append(asked)
+        if not self.positions:
+            asked = {**asked, "options": {k: v for k, v in asked["options"].items() if k != "$skip"}}
         return asked
 
     # --- queries ----------------------------------------------------------------------------------------------------
 
     def _place(self, asked: dict[str, Any]) -> tuple[str, int]:
         """The table, and the page's number."""
-        start = _start(asked)
-        return asked["query"].split("|")[0].strip().lower(), start // self._size(asked) + 1
+        start, size = _start(asked), self._size(asked)
+        if "$skip" in asked["options"] and size > 1:  # a page begins with the last row of the one before
+            size -= 1
+        return asked["query"].split("|")[0].strip().lower(), start // size + 1
 
     def _size(self, asked: dict[str, Any]) -> int:
         top = asked["options"].get("$top", 100)
@@ -541,11 +550,11 @@ def _token(asked: dict[str, Any], start: int) -> str:
 def _start(asked: dict[str, Any]) -> int:
     token = asked["options"].get("$skipToken")
     if token is None:
-        return 0
+        return int(asked["options"].get("$skip", 0))
     try:
         told = json.loads(base64.b64decode(token, validate=True))
     except ValueError:
         raise _bad("The skip token is not valid.") from None
     if told["of"] != _fingerprint(asked):
         raise _bad("The skip token is another query's.")
-    return int(told["start"])
+    return int(asked["options"].get("$skip", told["start"]))

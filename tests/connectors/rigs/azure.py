@@ -126,7 +126,7 @@ CHANGES = {
 class AzureRig(Rig):
     kind = "azure"
     role = "integration"
-    pages = 3
+    pages = 4
     faults = {
         Fault.UNAUTHENTICATED: Unauthenticated,
         Fault.FORBIDDEN: Forbidden,
