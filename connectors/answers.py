@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from connectors.errors import ServerFault
+from connectors.errors import BadData, Incomplete, ServerFault
 
 
 def parse_json(place: str, body: bytes) -> Any:
@@ -52,3 +52,25 @@ def attributes_of(
         elif (text := plain(value)) is not None:
             found[key] = text
     return found
+
+
+def text_of(row: Any, key: str, what: str) -> str:
+    """A text that every such row has. BadData without it."""
+    value = row.get(key) if isinstance(row, Mapping) else None
+    if not isinstance(value, str) or not value:
+        raise BadData(f'{what} has no "{key}"')
+    return value
+
+
+def rows_of(value: Any, what: str) -> list[dict[str, Any]]:
+    """A list of objects. BadData for anything else."""
+    if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
+        raise BadData(f"{what}: expected a list of objects")
+    return value
+
+
+def gone_meanwhile(place: str, status: int, items: str) -> Incomplete | None:
+    """What a 404 means below the path `items`: one of a list that was read a moment ago."""
+    if status == 404 and items in place:
+        return Incomplete(f"{place}: gone since the list was read; the next run is right")
+    return None

@@ -15,12 +15,11 @@ from typing import Any
 
 from pydantic import Field
 
-from connectors.answers import attributes_of, plain
+from connectors.answers import attributes_of, plain, rows_of
 from connectors.contract import Check, Connector
 from connectors.errors import BadData, Forbidden
 from connectors.http import Api, part, retry_after
 from connectors.options import HttpOptions, Secret
-from connectors.shifts import rows_of
 from connectors.values import Gap, Kind, Members, Principal, Record, Ref
 
 DIRECTORY = "directory"

@@ -11,14 +11,13 @@ from urllib.parse import quote
 
 from pydantic import Field
 
-from connectors.answers import attributes_of, plain
+from connectors.answers import attributes_of, gone_meanwhile, plain, rows_of, text_of
 from connectors.contract import Check, Connector
 from connectors.errors import BadData, ConnectorError, Forbidden, Incomplete, ServerFault
 from connectors.http import Answer, Api, part
 from connectors.moving import Moved, each_once
 from connectors.options import HttpOptions, Secret
 from connectors.paging import Pages
-from connectors.shifts import gone_meanwhile, rows_of, text_of
 from connectors.values import Kind, Members, Principal, Record, Ref
 
 DIRECTORY = "directory"

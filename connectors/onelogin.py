@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from connectors.answers import attributes_of, plain
+from connectors.answers import attributes_of, gone_meanwhile, plain, rows_of, text_of
 from connectors.client_credentials import Client
 from connectors.contract import Check, Connector
 from connectors.errors import BadData, ConnectorError, Forbidden, Incomplete, ServerFault
@@ -21,7 +21,6 @@ from connectors.http import Answer, Api, part, retry_after
 from connectors.options import HttpOptions, Secret
 from connectors.pace import Pace
 from connectors.paging import Pages
-from connectors.shifts import gone_meanwhile, rows_of, text_of
 from connectors.values import Kind, Members, Principal, Record, Ref
 
 DIRECTORY = "directory"

@@ -13,13 +13,13 @@ from urllib.parse import quote
 
 from pydantic import Field
 
-from connectors.answers import attributes_of, plain
+from connectors.answers import attributes_of, gone_meanwhile, plain, rows_of, text_of
 from connectors.contract import Check
 from connectors.errors import BadData, ConnectorError, Incomplete, Unauthenticated
 from connectors.http import Api, part, retry_after
 from connectors.options import HttpOptions, Secret
 from connectors.paging import Pages
-from connectors.shifts import OnCallSystem, gone_meanwhile, moment, rows_of, text_of, touches, utc
+from connectors.shifts import OnCallSystem, moment, touches, utc
 from connectors.values import SHIFT_HORIZON, Gap, Kind, Members, Principal, Record, Ref, Shift
 
 PAGE = 100

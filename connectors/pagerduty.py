@@ -16,12 +16,12 @@ from urllib.parse import quote
 
 from pydantic import Field
 
-from connectors.answers import attributes_of
+from connectors.answers import attributes_of, gone_meanwhile, rows_of, text_of
 from connectors.errors import BadData, ConnectorError, Incomplete, Misconfigured
 from connectors.http import Api, check_sendable, client_settings, part, retry_after
 from connectors.options import HttpOptions, Secret
 from connectors.pace import Pace
-from connectors.shifts import OnCallSystem, gone_meanwhile, moment, rows_of, text_of, touches, utc
+from connectors.shifts import OnCallSystem, moment, touches, utc
 from connectors.values import SHIFT_HORIZON, Gap, Kind, Members, Principal, Record, Ref, Shift
 
 if TYPE_CHECKING:

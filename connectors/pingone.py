@@ -14,14 +14,13 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from connectors.answers import attributes_of, one_line, plain
+from connectors.answers import attributes_of, gone_meanwhile, one_line, plain, rows_of, text_of
 from connectors.client_credentials import Client
 from connectors.contract import Check, Connector
 from connectors.errors import BadData, ConnectorError, Forbidden
 from connectors.http import Api, part
 from connectors.options import HttpOptions, Secret
 from connectors.paging import Pages
-from connectors.shifts import gone_meanwhile, rows_of, text_of
 from connectors.values import Gap, Kind, Members, Principal, Record, Ref
 
 DIRECTORY = "directory"

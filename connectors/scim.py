@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from pydantic import Field
 
+from connectors.answers import gone_meanwhile, rows_of, text_of
 from connectors.contract import Check, Connector
 from connectors.errors import BadData, ConnectorError, Forbidden, Incomplete, Misconfigured, ServerFault
 from connectors.http import Api, part
@@ -24,7 +25,6 @@ from connectors.options import HttpOptions, Secret
 from connectors.paging import Pages
 from connectors.scim_rows import group_of, members_of, settled, user_of
 from connectors.seen import Seen
-from connectors.shifts import gone_meanwhile, rows_of, text_of
 from connectors.values import Gap, Kind, Members, Record
 
 DIRECTORY = "directory"

@@ -6,10 +6,9 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
-from connectors.answers import attributes_of, plain
+from connectors.answers import attributes_of, plain, rows_of, text_of
 from connectors.errors import BadData
 from connectors.seen import Seen
-from connectors.shifts import rows_of, text_of
 from connectors.values import Kind, Members, Principal, Ref
 
 ENTERPRISE = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 from connectors.answers import one_line
 from connectors.contract import Check, Connector
-from connectors.errors import BadData, Forbidden, Incomplete
+from connectors.errors import BadData, Forbidden
 from connectors.values import SHIFT_HORIZON, Kind, Record, Ref, Shift
 
 DIRECTORY, SCHEDULES = "directory", "schedules"
@@ -74,13 +74,6 @@ def shifts(schedule: Ref, member: Ref, spans: Iterable[tuple[float, float]], now
             yield Shift(schedule, member, start, end)
 
 
-def gone_meanwhile(place: str, status: int, items: str) -> Incomplete | None:
-    """What a 404 means below the path `items`: one of a list that was read a moment ago."""
-    if status == 404 and items in place:
-        return Incomplete(f"{place}: gone since the list was read; the next run is right")
-    return None
-
-
 def moment(value: Any, what: str) -> float:
     """Seconds since the epoch, of an RFC 3339 time. BadData for anything else: a time without its offset, too."""
     try:
@@ -95,18 +88,3 @@ def moment(value: Any, what: str) -> float:
 def utc(at: float) -> str:
     """A moment as these systems want it asked: 2026-11-23T08:00:00Z."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def text_of(row: Any, key: str, what: str) -> str:
-    """A text that every such row has. BadData without it."""
-    value = row.get(key) if isinstance(row, Mapping) else None
-    if not isinstance(value, str) or not value:
-        raise BadData(f'{what} has no "{key}"')
-    return value
-
-
-def rows_of(value: Any, what: str) -> list[dict[str, Any]]:
-    """A list of objects. BadData for anything else."""
-    if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
-        raise BadData(f"{what}: expected a list of objects")
-    return value

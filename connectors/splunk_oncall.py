@@ -14,12 +14,12 @@ from urllib.parse import quote
 from pydantic import Field
 
 from connectors import retry
-from connectors.answers import attributes_of, plain
+from connectors.answers import attributes_of, gone_meanwhile, plain, rows_of, text_of
 from connectors.errors import BadData, ConnectorError, Forbidden, Throttled
 from connectors.http import Answer, Api, part
 from connectors.options import HttpOptions, Secret
 from connectors.pace import Pace
-from connectors.shifts import FOREVER, OnCallSystem, gone_meanwhile, moment, rows_of, shifts, text_of
+from connectors.shifts import FOREVER, OnCallSystem, moment, shifts
 from connectors.values import SHIFT_HORIZON, Gap, Kind, Members, Principal, Record, Ref, Shift
 
 A_MINUTE = 60

@@ -18,12 +18,12 @@ from zoneinfo import ZoneInfo
 
 from pydantic import Field
 
-from connectors.answers import attributes_of, plain
+from connectors.answers import attributes_of, gone_meanwhile, plain, rows_of, text_of
 from connectors.errors import BadData, ConnectorError, Forbidden, Unauthenticated
 from connectors.http import Api, part
 from connectors.options import HttpOptions, Secret
 from connectors.paging import Pages
-from connectors.shifts import FOREVER, OnCallSystem, gone_meanwhile, moment, rows_of, shifts, text_of, touches
+from connectors.shifts import FOREVER, OnCallSystem, moment, shifts, touches
 from connectors.values import SHIFT_HORIZON, Gap, Kind, Members, Principal, Record, Ref
 
 NO_RESTRICTION, DAILY, WEEKLY = 0, 1, 2
