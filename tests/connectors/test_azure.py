@@ -974,3 +974,23 @@ def test_options_are_checked_without_the_sdk() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_the_server_speaks_as_microsofts_description(server: AzureServer) -> None:
+    """Requests and answers are those of the SDK's models, which are made from the published description."""
+    from azure.mgmt.resourcegraph.models import QueryRequest, QueryRequestOptions, QueryResponse
+
+    answers: list[dict[str, Any]] = []
+    with server.broken("resources", 1, Answer(change=lambda document: answers.append(dict(document)))):
+        read(made(server))
+
+    def keys(model: Any) -> set[str]:
+        return {attribute["key"] for attribute in model._attribute_map.values()}
+
+    required = {QueryResponse._attribute_map[name]["key"] for name in QueryResponse._validation}
+    assert required <= answers[0].keys() <= keys(QueryResponse)
+    for asked in server.requests:
+        assert asked.keys() <= keys(QueryRequest)
+        assert asked["options"].keys() <= keys(QueryRequestOptions)
+    assert answers[0]["count"] == len(answers[0]["data"]) == 3
+    assert answers[0]["totalRecords"] == 7
