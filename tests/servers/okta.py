@@ -13,23 +13,19 @@ unless `advance` moves it. As in Okta, every org has the built-in group Everyone
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
 import operator as operators
 import re
-import ssl
-import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from typing import Any, Self
+from http.server import BaseHTTPRequestHandler
+from typing import Any
 from urllib.parse import parse_qs, parse_qsl, quote, urlencode
 
-import trustme
+from tests.servers.base import Broken, HttpsServer, body_of, send
 
 SUMMARIES = {
     "E0000001": (400, "Api validation failed: {}"),
@@ -87,24 +83,14 @@ class OktaProblem(Exception):
 
 
 @dataclass
-class Answer:
+class Answer(Broken):
     """What a broken page answers in place of the right thing."""
 
     status: int = 200
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
-    cut: bool = False
-    """Announce the whole body, send two thirds, and hang up."""
     right: bool = False
     """The page itself, before `cut` and `repeat`."""
-    repeat: bool = False
-    """The link to the next page leads to this page again."""
-    refuse: bool = False
-    """Hang up without a word, and accept no connection any more."""
-    stall: bool = False
-    """Say nothing until the server is stopped."""
-    times: int = 1_000_000
-    """How often, before the page answers as usual."""
 
     @classmethod
     def error(cls, code: str, *, headers: dict[str, str] | None = None, times: int = 1_000_000) -> Answer:
@@ -113,10 +99,13 @@ class Answer:
         return cls(problem.status, json.dumps(problem.body).encode(), headers or {}, times=times)
 
 
-class OktaServer:
+class OktaServer(HttpsServer[Answer]):
     """The org. Use it as a context manager; then `url`, `ca_file` and `token` say how to log in."""
 
+    methods = ("GET", "POST", "PUT", "DELETE")
+
     def __init__(self, *, token: str = "00SecretTokenOfTheOrg-aBcDeF1234567890", page: int = 200) -> None:
+        super().__init__()
         self.token = token
         self.page = page
         """The server's own limit of entries a page; Okta's is 200 for users."""
@@ -153,15 +142,9 @@ class OktaServer:
         self._log: list[dict[str, Any]] = []
         self._here: list[str] = []
         self._arrived = threading.Condition()
-        self._broken: dict[tuple[str, int], Answer] = {}
         self._used: dict[tuple[str, int], int] = {}
         self._issued: dict[str, set[str]] = {}
         self._spent_assertions: set[str] = set()
-        self._lock = threading.RLock()
-        self._stopping = threading.Event()
-        self._httpd: _Listener | None = None
-        self._port = 0
-        self.url = self.ca_file = ""
         self.add_group(EVERYONE, "Everyone", type_="BUILT_IN")
 
     # ── content ──
@@ -298,79 +281,13 @@ class OktaServer:
         """End every access token that was given to an OAuth app, whatever is left of its time."""
         self._issued.clear()
 
-    # ── faults ──
-
-    @contextlib.contextmanager
-    def broken(self, path: str, page: int, answer: Answer) -> Iterator[None]:
-        """Have page number `page` (from 1) of the list at `path` answer wrongly while this lasts."""
-        if answer.refuse and page == 1:
-            self._unlisten()
-        self._broken[path, page] = answer
-        try:
-            yield
-        finally:
-            del self._broken[path, page]
-            if self._httpd is None:
-                self._listen()
-
     # ── the server ──
 
-    def __enter__(self) -> Self:
-        self._folder = tempfile.TemporaryDirectory()
-        authority = trustme.CA()
-        self.ca_file = str(Path(self._folder.name, "ca.pem"))
-        authority.cert_pem.write_to_path(self.ca_file)
-        self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert("localhost", "127.0.0.1").configure_cert(self._tls)
-        self._listen()
-        self.url = f"https://127.0.0.1:{self._port}"
-        return self
+    def date(self) -> str:
+        return formatdate(self.clock, usegmt=True) if self.dated else ""
 
-    def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        self._unlisten()
-        self._folder.cleanup()
-
-    def _listen(self) -> None:
-        self._httpd = _Listener(("127.0.0.1", self._port), self._handler())
-        self._httpd.socket = self._tls.wrap_socket(
-            self._httpd.socket, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=True
-        )
-        self._port = self._httpd.server_address[1]
-        threading.Thread(target=self._httpd.serve_forever, args=(0.01,), daemon=True).start()
-
-    def _unlisten(self) -> None:
-        httpd, self._httpd = self._httpd, None
-        if httpd is not None:
-            httpd.shutdown()
-            httpd.server_close()
-
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        okta = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            timeout = 60
-            wbufsize = -1  # head and body in one packet: two would wait for each other (Nagle's algorithm)
-
-            def do_GET(self) -> None:
-                okta._serve(self)
-
-            do_POST = do_PUT = do_DELETE = do_GET
-
-            def date_time_string(self, timestamp: float | None = None) -> str:
-                return formatdate(okta.clock, usegmt=True) if okta.dated else ""
-
-            def log_message(self, *args: Any) -> None:
-                pass
-
-        return Handler
-
-    def _serve(self, request: BaseHTTPRequestHandler) -> None:
-        if self._httpd is None:  # refusing: a connection kept alive is no way in
-            request.close_connection = True
-            return
-        body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
+    def serve(self, request: BaseHTTPRequestHandler) -> None:
+        body = body_of(request)
         path, _, query = request.path.partition("?")
         self.requests.append((request.command, request.path))
         self.authorizations.append(request.headers.get("Authorization", ""))
@@ -398,28 +315,14 @@ class OktaServer:
             headers |= problem.headers
         data = json.dumps(document).encode()
         if answer:
-            if answer.refuse:
-                self._unlisten()
-                request.close_connection = True
-                return
-            if answer.stall:
-                self._stopping.wait(30)
-                request.close_connection = True
+            if self._hangs_up(request, answer):
                 return
             if not (answer.right or answer.repeat):
                 status, data, links, headers = answer.status, answer.body, [], dict(answer.headers)
-        request.send_response(status)
-        request.send_header("Content-Type", "application/json")
-        request.send_header("Content-Length", str(len(data)))
-        for name, value in headers.items():
-            request.send_header(name, value)
-        for link in [", ".join(links)] if self.one_link_header and links else links:
-            request.send_header("Link", link)
-        request.end_headers()
-        if answer and answer.cut:
-            data = data[: len(data) * 2 // 3]
-            request.close_connection = True
-        request.wfile.write(data)
+        if self.one_link_header and links:
+            links = [", ".join(links)]
+        told = [("Content-Type", "application/json"), *headers.items(), *(("Link", link) for link in links)]
+        send(request, status, told, data, cut=bool(answer and answer.cut))
 
     def _meet(self, path: str) -> None:
         """Count who is here at the same time; and have those of the meeting wait for each other."""
@@ -431,13 +334,6 @@ class OktaServer:
                 self._arrived.wait_for(lambda: self.meeting <= set(self._here) or path not in self.meeting, timeout=10)
                 self.meeting = set()
             self._here.remove(path)
-
-    def _broken_answer(self, path: str, page: int) -> Answer | None:
-        answer = self._broken.get((path, page))
-        if answer is None or answer.times <= 0:
-            return None
-        answer.times -= 1
-        return answer
 
     def _rate(self, path: str, method: str) -> dict[str, str]:
         if method != "GET":
@@ -635,15 +531,6 @@ class OktaServer:
         if len(rest) > size:
             links.append(link("next", after=_cursor(page[-1]["id"])))
         return page, links, number
-
-
-class _Listener(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    allow_reuse_address = True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up, or does not trust us, is no news."""
 
 
 def _link(url: str, rel: str) -> str:
