@@ -19,18 +19,14 @@ import base64
 import contextlib
 import json
 import re
-import ssl
-import tempfile
-import threading
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from typing import Any, Self
+from http.server import BaseHTTPRequestHandler
+from typing import Any
 from urllib.parse import parse_qsl, quote, unquote_plus
 
-import trustme
+from tests.servers.base import Broken, HttpsServer, body_of, send
 
 USER = {
     *("id", "displayName", "userPrincipalName", "mail", "proxyAddresses", "otherMails", "mailNickname"),
@@ -103,28 +99,18 @@ def _bad(message: str) -> GraphProblem:
 
 
 @dataclass
-class Answer:
+class Answer(Broken):
     """What a broken page answers in place of the right thing."""
 
     status: int = 200
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
-    cut: bool = False
-    """Announce the whole body, send two thirds, and hang up."""
     right: bool = False
     """The page itself, before `cut`, `change` and `repeat`."""
-    repeat: bool = False
-    """The link to the next page leads to this page again."""
     change: Callable[[dict[str, Any]], Any] | None = None
     """Changes the page itself."""
-    refuse: bool = False
-    """Hang up without a word, and accept no connection any more."""
-    stall: bool = False
-    """Say nothing until the server is stopped."""
     drip: bool = False
     """Send a blank now and then, until the client hangs up."""
-    times: int = 1_000_000
-    """How often, before the page answers as usual."""
 
     @classmethod
     def error(cls, problem: GraphProblem, *, times: int = 1_000_000) -> Answer:
@@ -156,12 +142,13 @@ class _Round:
     end: int
 
 
-class GraphServer:
+class GraphServer(HttpsServer[Answer]):
     """The tenant. Use it as a context manager; then `url`, `ca_file` and `token` say how to log in."""
 
     def __init__(
         self, *, token: str = "eyJ0eXAiOiJKV1QiLCJub25jZSI6-SecretOfTheTenant", page: int = 999, tls: bool = True
     ) -> None:
+        super().__init__()
         self.token = token
         self.tls = tls
         self.page = page
@@ -199,12 +186,6 @@ class GraphServer:
         self._oldest = 0
         self._rounds: dict[str, _Round] = {}
         self._order: dict[str, tuple[int, list[dict[str, Any]]]] = {}
-        self._broken: dict[tuple[str, int], Answer] = {}
-        self._lock = threading.RLock()
-        self._stopping = threading.Event()
-        self._httpd: _Listener | None = None
-        self._port = 0
-        self.url = self.ca_file = ""
 
     # ── content ──
 
@@ -340,77 +321,10 @@ class GraphServer:
             self._oldest = len(self._log)
             self._rounds.clear()
 
-    # ── faults ──
-
-    @contextlib.contextmanager
-    def broken(self, path: str, page: int, answer: Answer) -> Iterator[None]:
-        """Have page number `page` (from 1) of the list or round at `path` answer wrongly while this lasts."""
-        if answer.refuse and page == 1:
-            self._unlisten()
-        self._broken[path, page] = answer
-        try:
-            yield
-        finally:
-            del self._broken[path, page]
-            if self._httpd is None:
-                self._listen()
-
     # ── the server ──
 
-    def __enter__(self) -> Self:
-        self._folder = tempfile.TemporaryDirectory()
-        authority = trustme.CA()
-        self.ca_file = str(Path(self._folder.name, "ca.pem"))
-        authority.cert_pem.write_to_path(self.ca_file)
-        self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert("localhost", "127.0.0.1").configure_cert(self._tls)
-        self._listen()
-        self.url = f"{'https' if self.tls else 'http'}://127.0.0.1:{self._port}"
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        self._unlisten()
-        self._folder.cleanup()
-
-    def _listen(self) -> None:
-        self._httpd = _Listener(("127.0.0.1", self._port), self._handler())
-        self._port = self._httpd.server_address[1]
-        if self.tls:
-            self._httpd.socket = self._tls.wrap_socket(
-                self._httpd.socket, server_side=True, do_handshake_on_connect=False
-            )
-        threading.Thread(target=self._httpd.serve_forever, args=(0.01,), daemon=True).start()
-
-    def _unlisten(self) -> None:
-        httpd, self._httpd = self._httpd, None
-        if httpd is not None:
-            httpd.shutdown()
-            httpd.server_close()
-
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        graph = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            timeout = 60
-            wbufsize = -1  # head and body in one packet: two would wait for each other (Nagle's algorithm)
-
-            def do_GET(self) -> None:
-                graph._serve(self)
-
-            do_POST = do_PUT = do_PATCH = do_DELETE = do_GET
-
-            def log_message(self, *args: Any) -> None:
-                pass
-
-        return Handler
-
-    def _serve(self, request: BaseHTTPRequestHandler) -> None:
-        if self._httpd is None:  # refusing: a connection kept alive is no way in
-            request.close_connection = True
-            return
-        body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
+    def serve(self, request: BaseHTTPRequestHandler) -> None:
+        body = body_of(request)
         path, _, query = request.path.partition("?")
         if path.endswith(("/.well-known/openid-configuration", "/oauth2/v2.0/token")):
             self._sign_in(request, path.split("/")[1], dict(parse_qsl(body.decode())))
@@ -435,32 +349,27 @@ class GraphServer:
             headers |= problem.headers
         data = json.dumps(document).encode()
         if answer:
-            if answer.refuse:
-                self._unlisten()
-                request.close_connection = True
-                return
-            if answer.stall:
-                self._stopping.wait(30)
-                request.close_connection = True
+            if self._hangs_up(request, answer):
                 return
             if not (answer.right or answer.repeat or answer.change):
                 status, data, headers = answer.status, answer.body, dict(answer.headers)
+        if answer and answer.drip:
+            self._drip(request, status, headers)
+        else:
+            send(request, status, headers.items(), data, cut=bool(answer and answer.cut))
+
+    def _drip(self, request: BaseHTTPRequestHandler, status: int, headers: dict[str, str]) -> None:
+        """Begin a long body, and send a blank now and then."""
         request.send_response(status)
-        request.send_header("Content-Length", "100000" if answer and answer.drip else str(len(data)))
+        request.send_header("Content-Length", "100000")
         for name, value in headers.items():
             request.send_header(name, value)
         request.end_headers()
-        if answer and answer.drip:
-            request.close_connection = True
-            with contextlib.suppress(OSError):
-                while not self._stopping.wait(0.02):
-                    request.wfile.write(b" ")
-                    request.wfile.flush()
-            return
-        if answer and answer.cut:
-            data = data[: len(data) * 2 // 3]
-            request.close_connection = True
-        request.wfile.write(data)
+        request.close_connection = True
+        with contextlib.suppress(OSError):
+            while not self._stopping.wait(0.02):
+                request.wfile.write(b" ")
+                request.wfile.flush()
 
     def _sign_in(self, request: BaseHTTPRequestHandler, tenant: str, form: dict[str, str]) -> None:
         """The authority: where its token endpoint is, and a token for a client secret (RFC 6749, 4.4)."""
@@ -480,25 +389,13 @@ class GraphServer:
             self.signed_in += 1
             self.token = f"issued-{uuid.uuid4().hex}"
             told = {"token_type": "Bearer", "expires_in": str(self.token_life), "access_token": self.token}
-        data = json.dumps(told).encode()
-        request.send_response(status)
-        request.send_header("Content-Type", "application/json; charset=utf-8")
-        request.send_header("Content-Length", str(len(data)))
-        request.end_headers()
-        request.wfile.write(data)
+        send(request, status, [("Content-Type", "application/json; charset=utf-8")], json.dumps(told).encode())
 
     def _admit(self, request: BaseHTTPRequestHandler) -> None:
         if request.headers.get("Authorization") != f"Bearer {self.token}":
             raise GraphProblem(401, "InvalidAuthenticationToken", "Access token validation failure.")
         if request.command != "GET":
             raise GraphProblem(405, "Request_BadRequest", "Specified HTTP method is not allowed.")
-
-    def _broken_answer(self, path: str, page: int) -> Answer | None:
-        answer = self._broken.get((path, page))
-        if answer is None or answer.times <= 0:
-            return None
-        answer.times -= 1
-        return answer
 
     # ── the API ──
 
@@ -741,15 +638,6 @@ class GraphServer:
             return
         for start in range(0, len(members), self.members_page):
             yield {**row, "members@delta": members[start : start + self.members_page]}
-
-
-class _Listener(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    allow_reuse_address = True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up, or does not trust us, is no news."""
 
 
 def _not_found(id_: str) -> GraphProblem:
