@@ -24,6 +24,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from config.permissions import unsafe
 from config.problems import ConfigurationError, Problem, nearest, place_of
 from config.validation import problems_in
 from connectors.options import Duration, DurationOrNone, Strict
@@ -244,6 +245,8 @@ def load_settings(path: Path) -> Settings:
     except OSError as error:
         remedy = "name the file with --config or $OWNERD_CONFIG"
         raise ConfigurationError(path, [Problem("", f"cannot be read: {error.strerror}; {remedy}")]) from error
+    if wrong := unsafe(path):
+        raise ConfigurationError(path, [Problem("", f"{wrong.what}; {wrong.remedy}")])
     try:
         document = tomllib.loads(text.decode("utf-8"))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -1,11 +1,13 @@
 """The child process of one run: reads one source into a spool file, or checks it, and ends.
 
 A job comes as one JSON line on standard input, progress goes out as JSON lines on standard output. SDKs, secrets,
-crashes, hangs and leaks stay in here. When the poller dies, so does its child.
+crashes, hangs and leaks stay in here: whatever it says, there or on standard error, has no secret in it. When the
+poller dies, so does its child.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import sqlite3
 import sys
@@ -23,9 +25,11 @@ from connectors.contract import Connector
 from connectors.errors import ConnectorError
 from connectors.registry import load, sdk_needed
 from connectors.values import Kind
-from daemon.processes import end_with_parent
+from daemon.processes import end_with_parent, keep_memory_private
 from daemon.reading import Batch, Ended, Restarted, Started, messages
+from daemon.redact import Guarded, learn, redacted
 from daemon.spool import ScopeWriter, SpoolWriter, describe
+from daemon.tls import verify_always
 
 EVERY = 1000
 """Records between two lines of progress."""
@@ -55,7 +59,7 @@ def build(job: Job) -> Connector:
     """The job's connector, with its secrets. ConnectorError says what is missing."""
     cls = load(ROLES[job.role][job.connector])
     options = cls.Options.model_validate(job.options)
-    resolve(options)
+    learn(resolve(options))
     connector: Connector = cls(options)  # type: ignore[call-arg]  # each connector takes its own options
     connector.kinds = frozenset(Kind(kind) for kind in job.kinds)
     return connector
@@ -145,6 +149,9 @@ def _check(job: Job) -> Iterator[dict[str, Any]]:
 
 def main() -> int:
     """Do the job on standard input."""
+    keep_memory_private()
+    verify_always(os.environ)
+    sys.stderr = Guarded(sys.stderr)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to the whole group; the poller decides
     job = Job(**orjson.loads(sys.stdin.buffer.readline()))
     end_with_parent(int(sys.argv[1]), signal.SIGKILL)
@@ -157,7 +164,7 @@ def main() -> int:
 
 
 def _tell(event: dict[str, Any]) -> None:
-    sys.stdout.buffer.write(orjson.dumps(event) + b"\n")
+    sys.stdout.buffer.write(orjson.dumps(redacted(event)) + b"\n")
     sys.stdout.buffer.flush()
 
 

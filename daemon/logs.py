@@ -1,6 +1,7 @@
 """Log lines: structlog, to standard error; JSON for machines, aligned text for people.
 
-The libraries' own loggers go through the same formatter. No value reaches a line raw: see `daemon.text`.
+The libraries' own loggers go through the same formatter. No value reaches a line raw, see `daemon.text`, and no secret
+at all, see `daemon.redact`.
 """
 
 from __future__ import annotations
@@ -12,10 +13,16 @@ from typing import Any
 
 import structlog
 
+from daemon.redact import redacted
 from daemon.text import json_text, printable
 
 _QUIET = ("apscheduler", "uvicorn", "asyncio", "urllib3", "botocore", "boto3", "okta", "aiohttp", "httpx", "ldap3")
 """Loggers that may only warn: what they say below that is noise, and may hold credentials."""
+
+
+def _without_secrets(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    safe: MutableMapping[str, Any] = redacted(dict(event))
+    return safe
 
 
 def _harmless(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -49,14 +56,21 @@ def configure(log_format: str, log_level: str) -> None:
     ]
     final: list[Any] = (
         [
-            structlog.processors.format_exc_info,
             structlog.processors.UnicodeDecoder(),
             structlog.processors.EventRenamer("event"),
             structlog.processors.JSONRenderer(serializer=_json),
         ]
         if log_format == "json"
-        else [_harmless, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), timestamp_key="time")]
+        else [
+            _harmless,
+            # The default one shows the variables of every frame, where structlog finds rich.
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), timestamp_key="time", exception_formatter=structlog.dev.plain_traceback
+            ),
+        ]
     )
+    # A traceback is made text here, before secrets are taken out, since errors quote what they were given.
+    final = [structlog.processors.format_exc_info, _without_secrets, *final]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(log_level),

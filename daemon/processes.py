@@ -1,16 +1,27 @@
-"""Ending processes: those that this one started, and this one with the one that started it."""
+"""What the kernel is asked for: ending processes, and keeping a process's memory to itself."""
 
 from __future__ import annotations
 
 import asyncio
 import ctypes
 import os
+import resource
 import signal
 
 SUPERVISOR = "OWNERD_SUPERVISOR"
 """Environment variable in which `ownerd run` tells its process id to those it starts."""
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
+
+
+def keep_memory_private() -> None:
+    """Write no core, and let no other process of this user read the memory or the environment: prctl(2), core(5).
+
+    The limit alone does not do: where cores go to a program (core_pattern with a pipe), it is not asked.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def end_with_parent(parent: int, number: signal.Signals) -> None:

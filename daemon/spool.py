@@ -19,6 +19,7 @@ import orjson
 from connectors.errors import BadData, ConnectorError, Throttled
 from connectors.values import Bookmark, Change, Gap, Gone, Kind, Left, Members, Principal, Ref, Resource, Shift
 from daemon.matching import resource_key
+from daemon.redact import redact
 
 BATCH = 1000
 
@@ -65,16 +66,20 @@ def well_formed(text: str) -> str:
 
 
 def describe(error: BaseException) -> dict[str, Any]:
-    """An error as the store and the logs keep it. What is not ours is named by its type."""
+    """An error as the store and the logs keep it, without secrets. What is not ours is named by its type."""
     if isinstance(error, ConnectorError):
-        told = {"code": error.code, "message": error.message, "remedy": error.remedy}
+        told = {"code": error.code, "message": redact(error.message), "remedy": redact(error.remedy)}
         if isinstance(error, Throttled) and error.retry_after is not None:
             return {**told, "retry_after": error.retry_after}
         return told
     if isinstance(error, sqlite3.Error | OSError):
         remedy = "the state directory needs room for what a run reads" if "full" in str(error) else ""
-        return {"code": "spool", "message": f"what was read could not be stored: {error}", "remedy": remedy}
-    return {"code": "unexpected", "message": f"{type(error).__name__}: {error}", "remedy": ""}
+        return {
+            "code": "spool",
+            "message": f"what was read could not be stored: {redact(str(error))}",
+            "remedy": remedy,
+        }
+    return {"code": "unexpected", "message": redact(f"{type(error).__name__}: {error}"), "remedy": ""}
 
 
 class SpoolWriter:
@@ -216,7 +221,7 @@ class ScopeWriter:
                 who = (well_formed(pid_of(record.schedule)), well_formed(pid_of(record.member)))
                 self._put("shift", (*who, float(record.start), float(record.end), self._number))
             case Gap():
-                gap = {"code": record.code, "message": well_formed(record.message), "remedy": record.remedy}
+                gap = {"code": record.code, "message": redact(well_formed(record.message)), "remedy": record.remedy}
                 if gap not in self._gaps:
                     self._gaps.append(gap)
             case Bookmark():

@@ -13,7 +13,7 @@ import structlog
 from config.settings import Settings
 from daemon import logs
 from daemon.notify import notify
-from daemon.processes import SUPERVISOR, end
+from daemon.processes import SUPERVISOR, end, keep_memory_private
 
 log = structlog.get_logger()
 
@@ -86,5 +86,6 @@ async def _supervise(settings: Settings) -> int:
 
 def run(settings: Settings) -> int:
     """Run server and poller until SIGTERM or SIGINT."""
+    keep_memory_private()
     logs.configure(settings.daemon.log_format, settings.daemon.log_level)
     return asyncio.run(_supervise(settings))
