@@ -12,29 +12,26 @@ schema, so that what this server says is what Google says it says. The clock of 
 from __future__ import annotations
 
 import base64
-import contextlib
 import gzip
 import json
 import re
 import select
 import socket
-import ssl
-import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from functools import cache
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import parse_qs, unquote
 
-import trustme
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
+
+from tests.servers.base import Broken, HttpsServer, Listener, body_of, send
 
 WORDS = {
     400: "INVALID_ARGUMENT",
@@ -104,28 +101,18 @@ class TokenProblem(Exception):
 
 
 @dataclass
-class Answer:
+class Answer(Broken):
     """What a broken page answers in place of the right thing."""
 
     status: int = 200
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
-    cut: bool = False
-    """The right page: announce the whole body, send two thirds, and hang up."""
-    repeat: bool = False
-    """The right page, but its token leads to this page again."""
     right: bool = False
     """The right page (after `before` ran)."""
-    refuse: bool = False
-    """Hang up without a word, and accept no connection any more."""
-    stall: bool = False
-    """Say nothing until the server is stopped."""
     before: Callable[[], None] | None = None
     """Runs before the answer."""
     change: Callable[[Any], Any] | None = None
     """Makes of the right document what is answered; it is then held against no schema."""
-    times: int = 1_000_000
-    """How often, before the page answers as usual."""
 
     @classmethod
     def of(cls, problem: GoogleProblem, *, times: int = 1_000_000) -> Answer:
@@ -214,10 +201,14 @@ def nonconformity(api: Mapping[str, Any], schema: Mapping[str, Any], value: Any,
     return ""
 
 
-class GoogleServer:
+class GoogleServer(HttpsServer[Answer]):
     """One API. Use it as a context manager; then `url`, `ca_file`, `token` and `key_file` say how to log in."""
 
+    names = ("localhost", "127.0.0.1", "*.googleapis.com")
+    methods = ("GET", "POST")
+
     def __init__(self, *, page: int = 500, token: str = "ya29.SecretTokenOfTests-aBcDeF_1234567890") -> None:
+        super().__init__()
         self.page = page
         """The server's own limit of entries a page."""
         self.token = token
@@ -239,13 +230,8 @@ class GoogleServer:
         """Where this server itself, or a client, strayed from the description."""
         self._tokens = {token: Granted(self.email, frozenset({CLOUD}))}
         self._routes: list[tuple[re.Pattern[str], dict[str, Any], dict[str, Any], Handler]] = []
-        self._broken: dict[tuple[str, int], Answer] = {}
         self._spent: set[str] = set()
-        self._lock = threading.RLock()
-        self._stopping = threading.Event()
-        self._httpd: _Listener | None = None
-        self._port = 0
-        self.url = self.ca_file = self.key_file = ""
+        self.key_file = ""
 
     # ── what an API adds ──
 
@@ -285,30 +271,10 @@ class GoogleServer:
             self._tokens = {}
             self._public = rsa.generate_private_key(65537, 2048).public_key()
 
-    @contextlib.contextmanager
-    def broken(self, path: str, page: int, answer: Answer) -> Iterator[None]:
-        """Have page number `page` (from 1) of the list at `path` answer wrongly while this lasts."""
-        if answer.refuse and page == 1:
-            self._unlisten()
-        self._broken[path, page] = answer
-        try:
-            yield
-        finally:
-            del self._broken[path, page]
-            if self._httpd is None:
-                self._listen()
-
     # ── the server ──
 
     def __enter__(self) -> Self:
-        self._folder = tempfile.TemporaryDirectory()
-        authority = trustme.CA()
-        self.ca_file = str(Path(self._folder.name, "ca.pem"))
-        authority.cert_pem.write_to_path(self.ca_file)
-        self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert("localhost", "127.0.0.1", "*.googleapis.com").configure_cert(self._tls)
-        self._listen()
-        self.url = f"https://127.0.0.1:{self._port}"
+        super().__enter__()
         private, self._public = _key()
         self.key = {
             "type": "service_account",
@@ -323,51 +289,11 @@ class GoogleServer:
         Path(self.key_file).write_text(json.dumps(self.key))
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        self._unlisten()
-        self._folder.cleanup()
+    def date(self) -> str:
+        return formatdate(self.clock, usegmt=True)
 
-    def _listen(self) -> None:
-        self._httpd = _Listener(("127.0.0.1", self._port), self._handler())
-        self._httpd.socket = self._tls.wrap_socket(
-            self._httpd.socket, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=True
-        )
-        self._port = self._httpd.server_address[1]
-        threading.Thread(target=self._httpd.serve_forever, args=(0.01,), daemon=True).start()
-
-    def _unlisten(self) -> None:
-        httpd, self._httpd = self._httpd, None
-        if httpd is not None:
-            httpd.shutdown()
-            httpd.server_close()
-
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        google = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            timeout = 60
-            wbufsize = -1  # head and body in one packet: two would wait for each other (Nagle's algorithm)
-
-            def do_GET(self) -> None:
-                google._serve(self)
-
-            do_POST = do_GET
-
-            def date_time_string(self, timestamp: float | None = None) -> str:
-                return formatdate(google.clock, usegmt=True)
-
-            def log_message(self, *args: Any) -> None:
-                pass
-
-        return Handler
-
-    def _serve(self, request: BaseHTTPRequestHandler) -> None:
-        if self._httpd is None:  # refusing: a connection kept alive is no way in
-            request.close_connection = True
-            return
-        body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
+    def serve(self, request: BaseHTTPRequestHandler) -> None:
+        body = body_of(request)
         path, _, query = request.path.partition("?")
         if request.headers.get("X-HTTP-Method-Override") == "GET":  # what was too long for a URL
             query, body = body.decode(), b""
@@ -392,28 +318,14 @@ class GoogleServer:
             raise
         data = json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogatepass")
         if answer:
-            if answer.refuse:
-                self._unlisten()
-                request.close_connection = True
-                return
-            if answer.stall:
-                self._stopping.wait(30)
-                request.close_connection = True
+            if self._hangs_up(request, answer):
                 return
             if not (answer.right or answer.repeat or answer.cut or answer.change):
                 status, data, headers = answer.status, answer.body, dict(answer.headers)
         if "gzip" in request.headers.get("Accept-Encoding", ""):
             data, headers = gzip.compress(data, mtime=0), {**headers, "Content-Encoding": "gzip"}
-        request.send_response(status)
-        request.send_header("Content-Type", "application/json; charset=UTF-8")
-        request.send_header("Content-Length", str(len(data)))
-        for name, value in headers.items():
-            request.send_header(name, value)
-        request.end_headers()
-        if answer and answer.cut:
-            data = data[: len(data) * 2 // 3]
-            request.close_connection = True
-        request.wfile.write(data)
+        told = [("Content-Type", "application/json; charset=UTF-8"), *headers.items()]
+        send(request, status, told, data, cut=bool(answer and answer.cut))
 
     def _call(
         self, request: BaseHTTPRequestHandler, path: str, query: dict[str, list[str]]
@@ -456,13 +368,6 @@ class GoogleServer:
         for name, told in known.items():
             if told.get("required") and name not in query:
                 raise GoogleProblem(400, f"Missing {name}")
-
-    def _broken_answer(self, path: str, page: int) -> Answer | None:
-        answer = self._broken.get((path, page))
-        if answer is None or answer.times <= 0:
-            return None
-        answer.times -= 1
-        return answer
 
     # ── tokens ──
 
@@ -527,15 +432,6 @@ class GoogleServer:
         return {"accessToken": self._issue(granted), "expireTime": ends}
 
 
-class _Listener(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    allow_reuse_address = True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up, or does not trust us, is no news."""
-
-
 class Tunnel:
     """An HTTP proxy on loopback that takes every CONNECT to one server, whatever host it names."""
 
@@ -568,9 +464,9 @@ class Tunnel:
             def log_message(self, *args: Any) -> None:
                 pass
 
-        self._httpd = _Listener(("127.0.0.1", 0), Handler)
+        self._httpd = Listener(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._httpd.server_address[1]}"
-        threading.Thread(target=self._httpd.serve_forever, args=(0.01,), daemon=True).start()
+        self._httpd.start()
         return self
 
     def __exit__(self, *_: object) -> None:
