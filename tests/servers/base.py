@@ -67,7 +67,7 @@ class HttpsServer(ABC, Generic[A]):
 
     @contextlib.contextmanager
     def broken(self, name: str, page: int, answer: A) -> Iterator[A]:
-        """Have page number `page` (from 1) of the list `name` (often a path) answer wrongly while this lasts."""
+        """Have page `page` (from 1; 0 of a watch) of the list `name`, often a path, answer wrongly while this lasts."""
         if answer.refuse and page <= 1:
             self._unlisten()
         self._broken[name, page] = answer

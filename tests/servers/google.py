@@ -102,7 +102,7 @@ class TokenProblem(Exception):
 
 @dataclass
 class Answer(Broken):
-    """What a broken page answers in place of the right thing."""
+    """What a broken page answers in place of the right thing; what is `cut` or comes again is the right page."""
 
     status: int = 200
     body: bytes = b""

@@ -13,21 +13,17 @@ compacted. Time stands still: a watch has lasted as long as it was asked to once
 from __future__ import annotations
 
 import base64
-import contextlib
 import gzip
 import json
 import ssl
-import tempfile
-import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from typing import Any, NamedTuple, Self
+from http.server import BaseHTTPRequestHandler
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
-import trustme
+from tests.servers.base import Broken, HttpsServer, body_of, send
 
 READ = ("get", "list", "watch")
 WRITE = ("create", "delete", "deletecollection", "patch", "update")
@@ -124,30 +120,20 @@ class Problem(Exception):
 
 
 @dataclass
-class Answer:
-    """What a broken page answers in place of the right thing."""
+class Answer(Broken):
+    """What a broken page answers in place of the right thing; what is `cut` or comes again is the right page."""
 
     status: int = 200
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
-    cut: bool = False
-    """The right page, of which two thirds are sent before the server hangs up."""
     right: bool = False
     """The right page, after `change`."""
     change: Callable[[dict[str, Any]], object] | None = None
     """Changes the document of the right page."""
     before: Callable[[], object] | None = None
     """Called before the right page is made."""
-    repeat: bool = False
-    """The page's continue token leads to this page again."""
-    refuse: bool = False
-    """Hang up without a word, and accept no connection any more."""
-    stall: bool = False
-    """Say nothing until the server is stopped."""
     half: bool = False
     """The right watch, without its end: the connection stays open, and silent."""
-    times: int = 1_000_000
-    """How often, before the page answers as usual."""
 
     @classmethod
     def problem(cls, code: int, message: str = "no", *, times: int = 1_000_000, **headers: str) -> Answer:
@@ -156,10 +142,13 @@ class Answer:
         return cls(code, body, {k.replace("_", "-"): v for k, v in headers.items()}, times=times)
 
 
-class KubernetesServer:
+class KubernetesServer(HttpsServer[Answer]):
     """The API server. Use it as a context manager; then `url`, `ca_file` and `token` say how to log in."""
 
+    client_certificates = True
+
     def __init__(self, version: str = "v1.36.1") -> None:
+        super().__init__()
         self.version = version
         self.kinds = list(KINDS[version])
         self.token = "eyJhbGciOiJSUzI1NiJ9.secret-of-the-service-account.sig"
@@ -184,12 +173,6 @@ class KubernetesServer:
         self.compacted = 0
         self._log: dict[tuple[str, str], list[tuple[int, str, dict[str, Any] | None]]] = {}
         """By what is stored: version, key, and the object then, or None where it was deleted."""
-        self._broken: dict[tuple[str, int], Answer] = {}
-        self._lock = threading.RLock()
-        self._stopping = threading.Event()
-        self._httpd: _Listener | None = None
-        self._port = 0
-        self.url = self.ca_file = ""
         self.put("v1", "Namespace", "kube-system")
 
     # ── content ──
@@ -280,99 +263,18 @@ class KubernetesServer:
             self.rv += 1
             self.compacted = self.rv
 
-    # ── faults ──
-
-    @contextlib.contextmanager
-    def broken(self, path: str, page: int, answer: Answer) -> Iterator[Answer]:
-        """Have page number `page` (from 1) at `path` answer wrongly while this lasts; of a watch, page 0."""
-        if answer.refuse and page <= 1:
-            self._unlisten()
-        self._broken[path, page] = answer
-        try:
-            yield answer
-        finally:
-            del self._broken[path, page]
-            if self._httpd is None:
-                self._listen()
-
-    def _broken_answer(self, path: str, page: int) -> Answer | None:
-        answer = self._broken.get((path, page))
-        if answer is None or answer.times <= 0:
-            return None
-        answer.times -= 1
-        return answer
-
     # ── the server ──
 
-    def __enter__(self) -> Self:
-        self._folder = tempfile.TemporaryDirectory()
-        self.authority = trustme.CA()
-        self.ca_file = str(Path(self._folder.name, "ca.pem"))
-        self.authority.cert_pem.write_to_path(self.ca_file)
-        self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._tls.verify_mode = ssl.CERT_OPTIONAL
-        self.authority.configure_trust(self._tls)
-        self.authority.issue_cert("localhost", "127.0.0.1").configure_cert(self._tls)
-        self._listen()
-        self.url = f"https://127.0.0.1:{self._port}"
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        self._unlisten()
-        self._folder.cleanup()
-
-    def _listen(self) -> None:
-        self._httpd = _Listener(("127.0.0.1", self._port), self._handler())
-        self._httpd.socket = self._tls.wrap_socket(
-            self._httpd.socket, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=True
-        )
-        self._port = self._httpd.server_address[1]
-        threading.Thread(target=self._httpd.serve_forever, args=(0.01,), daemon=True).start()
-
-    def _unlisten(self) -> None:
-        httpd, self._httpd = self._httpd, None
-        if httpd is not None:
-            httpd.shutdown()
-            httpd.server_close()
-
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            timeout = 60
-            wbufsize = -1  # head and body in one packet: two would wait for each other (Nagle's algorithm)
-
-            def do_GET(self) -> None:
-                server._serve(self)
-
-            do_POST = do_PUT = do_DELETE = do_PATCH = do_GET
-
-            def log_message(self, *args: Any) -> None:
-                pass
-
-        return Handler
-
-    def _serve(self, request: BaseHTTPRequestHandler) -> None:
-        if self._httpd is None:  # refusing: a connection kept alive is no way in
-            request.close_connection = True
-            return
-        body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
+    def serve(self, request: BaseHTTPRequestHandler) -> None:
+        body = body_of(request)
         path, _, query_string = request.path.partition("?")
         query = dict(parse_qsl(query_string, keep_blank_values=True))
         self.requests.append((request.command, path, query))
         self.headers.append({k.lower(): v for k, v in request.headers.items()})
         watching = query.get("watch") in {"1", "true"}
-        page = 0 if watching else _page_of(query)
+        page = 0 if watching else _page_of(query)  # what faults of watches are put on
         answer = self._broken_answer(path, page)
-        if answer and answer.refuse:
-            self._unlisten()
-            request.close_connection = True
-            return
-        if answer and answer.stall:
-            self._stopping.wait(30)
-            request.close_connection = True
+        if answer and self._hangs_up(request, answer):
             return
         status, headers, data = 200, {}, b""
         right = answer is None or answer.cut or answer.right or answer.repeat or answer.half
@@ -395,20 +297,11 @@ class KubernetesServer:
             data = json.dumps(document).encode()
         elif answer:
             status, data, headers = answer.status, answer.body, dict(answer.headers)
-        request.send_response(status)
-        request.send_header("Content-Type", "application/json")
-        request.send_header("Audit-Id", str(uuid.UUID(int=len(self.requests))))
+        told = [("Content-Type", "application/json"), ("Audit-Id", str(uuid.UUID(int=len(self.requests))))]
         if "gzip" in request.headers.get("Accept-Encoding", "") and len(data) > 128 * 1024:
             data = gzip.compress(data, 1)
-            request.send_header("Content-Encoding", "gzip")
-        request.send_header("Content-Length", str(len(data)))
-        for name, value in headers.items():
-            request.send_header(name, value)
-        request.end_headers()
-        if answer and answer.cut:
-            data = data[: len(data) * 2 // 3]
-            request.close_connection = True
-        request.wfile.write(data)
+            told.append(("Content-Encoding", "gzip"))
+        send(request, status, [*told, *headers.items()], data, cut=bool(answer and answer.cut))
 
     def _stream(self, request: BaseHTTPRequestHandler, events: list[dict[str, Any]], answer: Answer | None) -> None:
         request.send_response(200)
@@ -601,15 +494,6 @@ class KubernetesServer:
             mark = {"resourceVersion": str(self.rv), "creationTimestamp": None}
             events.append({"type": "BOOKMARK", "object": self._as(served, mark, accept, "PartialObjectMetadata")})
         return events
-
-
-class _Listener(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    allow_reuse_address = True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up, or does not trust us, is no news."""
 
 
 def _token(version: int, start: str, page: int) -> str:
