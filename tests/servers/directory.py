@@ -10,11 +10,14 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs
 
+from tests.servers.base import body_of
 from tests.servers.oncall import OnCallServer, Page, Refusal
 
 
 class DirectoryServer(OnCallServer):
     """A server that also takes POST: `body` is what the request at hand has sent, or None."""
+
+    methods = ("GET", "POST")
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,18 +29,9 @@ class DirectoryServer(OnCallServer):
     def body(self) -> bytes | None:
         return getattr(self._bodies, "value", None)
 
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        server, base = self, super()._handler()
-
-        class Handler(base):  # type: ignore[misc,valid-type]
-            def do_POST(self) -> None:
-                server._bodies.value = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                try:
-                    server._serve(self)
-                finally:
-                    server._bodies.value = None
-
-        return Handler
+    def serve(self, request: BaseHTTPRequestHandler) -> None:
+        self._bodies.value = body_of(request) if request.command == "POST" else None
+        super().serve(request)
 
 
 class TokenServer(DirectoryServer):
