@@ -72,6 +72,8 @@ class Redactor:
     def text(self, text: str) -> str:
         """The text without them."""
         for form in self._forms:
+            text = text.replace(form, REDACTED)
+        for form in self._forms:  # after all whole ones, of which it may be the beginning
             text = _without(text, form)
         for core in self._cores:
             text = _without(text, core, _BASE64)

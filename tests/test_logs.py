@@ -8,11 +8,12 @@ import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import structlog
 
-from daemon import logs
+from daemon import logs, redact
 from daemon.pipeline import Report
 from daemon.poller import FIRST_RETRY, retry_delay
 from daemon.runner import finished, log_report
@@ -87,6 +88,31 @@ def test_a_failure_says_what_to_do(lines: io.StringIO) -> None:
     log_report(structlog.get_logger(), report, finished(report, 0.1))
     assert "allow tag:GetResources" in lines.getvalue()
     assert "scope_failed" in lines.getvalue()
+
+
+def test_no_line_has_a_secret(lines: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not in an event, a value of any shape, a traceback with its variables, nor in what an SDK's own logger says."""
+    monkeypatch.setattr(redact, "_secrets", {})
+    monkeypatch.setattr(redact, "_redactor", redact.Redactor(()))
+    secret = "s3cr3t/of=ours"
+    redact.learn([secret])
+    log = structlog.get_logger()
+    log.warning("said " + secret, url=f"https://x.example/?token={quote(secret)}", many=[{"in": (secret, 1)}])
+    log.warning("with.key", api_key="whatever", key="owner", path=Path(secret))
+    sdk = logging.getLogger("some.sdk")
+    sdk.error("headers %s", {"Authorization": "SSWS 00unknown", "Accept": "json"})
+    try:
+        int(secret)
+    except ValueError:
+        log.exception("failed")
+        sdk.exception("failed too")
+    written = lines.getvalue()
+    for form in (secret, quote(secret), "00unknown", "whatever"):
+        assert form not in written
+    assert written.count(redact.REDACTED) >= 8
+    assert written.count("Traceback") == 2
+    assert "invalid literal" in written
+    assert "owner" in written
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import os
 import re
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -19,11 +20,12 @@ from urllib.parse import quote, quote_plus
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from connectors.options import Secret
 from connectors.registry import DIRECTORIES, INTEGRATIONS, load
-from tests.processes import ROOT, answers, children, command, running, toml, until
+from daemon.tls import verify_always
+from tests.processes import ROOT, answers, children, command, environment, running, toml, until
 from tests.servers.echo import EchoServer, echo_server
 from tests.unixhttp import get
 
@@ -364,3 +366,78 @@ def test_nobody_there(tmp_path: Path) -> None:
     assert server.received == []
     assert {json.loads(line)["source"] for line in output.splitlines()} == {*site.canaries, "people"}
     assert leaks("the output", output, site.all_canaries) == []
+
+
+@pytest.mark.parametrize(("role", "kind"), KINDS)
+def test_no_option_turns_verification_off(role: str, kind: str) -> None:
+    """TLS is verified always: there is nothing in a kind's options to say otherwise, by name, nor by value."""
+    model = model_of(role, kind)
+    suspicious = re.compile(r"verif|insecure|skip|trust|check|unsafe|allow", re.IGNORECASE)
+    assert [name for name in model.model_fields if suspicious.search(name)] == []
+    switches = {name for name, field in model.model_fields.items() if field.annotation is bool}
+    assert switches <= {"start_tls"}, "what does it switch?"
+    if "ca_file" in model.model_fields:
+        given = {name: value for name, value in _plain(role, kind).items() if name != "ca_file"}
+        for value in (False, None, ""):
+            with contextlib.suppress(ValidationError):
+                assert model.model_validate({**given, "ca_file": value}).ca_file in {None, Path()}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("role", "kind"), [(r, k) for r, k in KINDS if k not in NO_SECRET | {"kubernetes"}])
+def test_credentials_never_go_in_the_clear(role: str, kind: str) -> None:
+    """A URL without TLS is refused by every kind, but to loopback."""
+    option, plain = {"okta": ("org_url", "http"), "ldap": ("url", "ldap")}.get(kind, ("endpoint", "http"))
+    for host, good in (("127.0.0.1", True), ("example.org", False), ("127.0.0.1.example.org", False)):
+        options = {**_plain(role, kind), option: f"{plain}://{host}"}
+        if good:
+            assert model_of(role, kind).model_validate(options)
+        else:
+            with pytest.raises(ValidationError, match="loopback only"):
+                model_of(role, kind).model_validate(options)
+
+
+def _plain(role: str, kind: str) -> dict[str, Any]:
+    """Good options of a kind, with its first login."""
+    model = model_of(role, kind)
+    login = {
+        name: {"env": "X"} if name in secrets_of(model) else "/x" if value == "?" else value
+        for name, value in (logins(role, kind)[0] if kind not in NO_SECRET else {}).items()
+    }
+    more = {"okta": {"org_url": "https://x.okta.com"}, "ldap": {"url": "ldaps://x"}, "gcp": {"scope": "projects/123"}}
+    files = {"terraform": {"state": "/x"}, "file": {"path": "/x"}}
+    endpoint = {"endpoint": "https://example.org"} if kind == "scim" else {}
+    return {**login, **more.get(kind, {}), **files.get(kind, {}), **endpoint}
+
+
+def test_variables_that_would_weaken_tls() -> None:
+    """Empty bundles and key logs go; a bundle that is named stays."""
+    environ = {**UNSAFE, "SSLKEYLOGFILE": "/tmp/keys", "SSL_CERT_FILE": "/etc/ssl/corp.pem", "PATH": "/bin"}
+    verify_always(environ)
+    assert environ == {
+        "SSL_CERT_FILE": "/etc/ssl/corp.pem", "PATH": "/bin",
+        "LDAPTLS_REQCERT": "never", "OKTA_TESTING_TESTINGDISABLEHTTPSCHECK": "true",
+    }  # fmt: skip  # the last two were shown above to be harmless
+
+
+def test_memory_is_kept_private() -> None:
+    """No core, whatever the limit was and wherever cores go, and nobody but root attaches: prctl(PR_GET_DUMPABLE)."""
+    code = (
+        "import ctypes, resource; from daemon.processes import keep_memory_private\n"
+        "before = ctypes.CDLL(None).prctl(3, 0, 0, 0, 0); keep_memory_private()\n"
+        "print(before, ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), *resource.getrlimit(resource.RLIMIT_CORE))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
+    assert done.stdout.split() == ["1", "0", "0", "0"], done.stderr
+
+
+def test_the_poller_keeps_its_memory_private(tmp_path: Path) -> None:
+    """It holds the environment, in which secrets may be: the files in /proc that tell of it are root's."""
+    with echo_server(tmp_path, lambda: None, status=None) as server:
+        site = Site(tmp_path, server)
+        site.config.write_text(site.config.read_text().replace('"20s"', '"1s"'))
+        with running("poll", site.config, tmp_path / "log") as daemon:
+            daemon.wait_for("poller.ready")
+            limits = Path(f"/proc/{daemon.pid}/limits").read_text()
+            owner = Path(f"/proc/{daemon.pid}/environ").stat().st_uid
+    assert re.search(r"Max core file size\s+0\s+0\s", limits)
+    assert owner == 0
