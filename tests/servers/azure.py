@@ -17,20 +17,16 @@ import contextlib
 import hashlib
 import json
 import re
-import ssl
-import tempfile
-import threading
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from typing import Any, Self
+from http.server import BaseHTTPRequestHandler
+from typing import Any
 from urllib.parse import parse_qs, parse_qsl
 
-import trustme
+from tests.servers.base import Broken, HttpsServer, body_of, send
 
 PATH = "/providers/Microsoft.ResourceGraph/resources"
 GROUPS = "/providers/Microsoft.Management/managementGroups/"
@@ -85,32 +81,22 @@ class ArmProblem(Exception):
 
 
 @dataclass
-class Answer:
-    """What a broken page answers in place of the right thing."""
+class Answer(Broken):
+    """What a broken page answers in place of the right thing. `repeat`: its token leads on from all later pages, too."""
 
     status: int = 200
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
     right: bool = False
     """The page itself, before `cut`, `change` and `repeat`."""
-    cut: bool = False
-    """Announce the whole body, send two thirds, and hang up."""
-    repeat: bool = False
-    """From this page on, the token of the next page is the one that led here."""
     change: Callable[[dict[str, Any]], Any] | None = None
     """Changes the page itself."""
     more: dict[str, str] = field(default_factory=dict)
     """Further headers of the page itself."""
-    refuse: bool = False
-    """Hang up without a word, and accept no connection any more."""
-    stall: bool = False
-    """Say nothing until the server is stopped."""
     hide: bool = False
     """From this page on no subscription may be read any more."""
     first: Callable[[], Any] | None = None
     """Called before the page is answered as usual."""
-    times: int = 1_000_000
-    """How often, before the page answers as usual."""
 
     @classmethod
     def error(cls, problem: ArmProblem, *, times: int = 1_000_000) -> Answer:
@@ -119,12 +105,13 @@ class Answer:
         return cls(problem.status, json.dumps(problem.body).encode(), headers, times=times)
 
 
-class AzureServer:
+class AzureServer(HttpsServer[Answer]):
     """The tenant. Use it as a context manager; then `url`, `ca_file` and `token` say how to log in."""
 
     def __init__(
         self, *, token: str = "eyJ0eXAiOiJKV1Qi-SecretOfTheTenant", page: int = 1000, tls: bool = True
     ) -> None:
+        super().__init__()
         self.token = token
         self.page = page
         """The server's own limit of rows a page."""
@@ -148,13 +135,8 @@ class AzureServer:
         """Subscriptions that may not be read; management groups, by their names."""
         self.rows: dict[str, dict[str, dict[str, Any]]] = {"resources": {}, "resourcecontainers": {}}
         self.changes: dict[str, list[dict[str, Any]]] = {"resourcechanges": [], "resourcecontainerchanges": []}
-        self._broken: dict[tuple[str, int], Answer] = {}
         self._hiding = False
         self._repeated: tuple[str, str] | None = None
-        self._lock = threading.RLock()
-        self._stopping = threading.Event()
-        self._port = 0
-        self._httpd: _Listener | None = None
 
     # --- content ----------------------------------------------------------------------------------------------------
 
@@ -219,78 +201,21 @@ class AzureServer:
     # --- faults -----------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def broken(self, table: str, page: int, answer: Answer) -> Iterator[None]:
+    def broken(self, table: str, page: int, answer: Answer) -> Iterator[Answer]:
         """Have page number `page` (from 1) of every query of `table` answer wrongly while this lasts."""
-        if answer.refuse and page == 1:
-            self._unlisten()
-        self._broken[table, page] = answer
-        try:
-            yield
-        finally:
-            del self._broken[table, page]
-            self._hiding, self._repeated = False, None
-            if self._httpd is None:
-                self._listen()
+        with super().broken(table, page, answer):
+            try:
+                yield answer
+            finally:
+                self._hiding, self._repeated = False, None
 
     # --- the server -------------------------------------------------------------------------------------------------
 
-    def __enter__(self) -> Self:
-        self._folder = tempfile.TemporaryDirectory()
-        authority = trustme.CA()
-        self.ca_file = str(Path(self._folder.name, "ca.pem"))
-        authority.cert_pem.write_to_path(self.ca_file)
-        self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert("localhost", "127.0.0.1").configure_cert(self._tls)
-        self._listen()
-        self.url = f"{'https' if self.tls else 'http'}://127.0.0.1:{self._port}"
-        return self
+    def date(self) -> str:
+        return formatdate(self.clock, usegmt=True)
 
-    def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        self._unlisten()
-        self._folder.cleanup()
-
-    def _listen(self) -> None:
-        self._httpd = _Listener(("127.0.0.1", self._port), self._handler())
-        self._port = self._httpd.server_address[1]
-        if self.tls:
-            self._httpd.socket = self._tls.wrap_socket(
-                self._httpd.socket, server_side=True, do_handshake_on_connect=False
-            )
-        threading.Thread(target=self._httpd.serve_forever, args=(0.01,), daemon=True).start()
-
-    def _unlisten(self) -> None:
-        httpd, self._httpd = self._httpd, None
-        if httpd is not None:
-            httpd.shutdown()
-            httpd.server_close()
-
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        azure = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            timeout = 60
-            wbufsize = -1  # head and body in one packet: two would wait for each other (Nagle's algorithm)
-
-            def do_GET(self) -> None:
-                azure._serve(self)
-
-            do_POST = do_PUT = do_PATCH = do_DELETE = do_GET
-
-            def date_time_string(self, timestamp: float | None = None) -> str:
-                return formatdate(azure.clock, usegmt=True)
-
-            def log_message(self, *args: Any) -> None:
-                pass
-
-        return Handler
-
-    def _serve(self, request: BaseHTTPRequestHandler) -> None:
-        if self._httpd is None:  # refusing: a connection kept alive is no way in
-            request.close_connection = True
-            return
-        data = request.rfile.read(int(request.headers.get("Content-Length") or 0))
+    def serve(self, request: BaseHTTPRequestHandler) -> None:
+        data = body_of(request)
         path, _, query = request.path.partition("?")
         if path.endswith(("/.well-known/openid-configuration", "/oauth2/v2.0/token")):
             self._sign_in(request, path.split("/")[1], dict(parse_qsl(data.decode())))
@@ -320,33 +245,12 @@ class AzureServer:
             headers |= problem.headers
         sent = json.dumps(document).encode()
         if answer:
-            if answer.refuse:
-                self._unlisten()
-                request.close_connection = True
-                return
-            if answer.stall:
-                self._stopping.wait(30)
-                request.close_connection = True
+            if self._hangs_up(request, answer):
                 return
             headers |= answer.more
             if not (answer.right or answer.repeat or answer.change or answer.hide or answer.first):
                 status, sent, headers = answer.status, answer.body, dict(answer.headers)
-        request.send_response(status)
-        request.send_header("Content-Length", str(len(sent)))
-        for name, value in headers.items():
-            request.send_header(name, value)
-        request.end_headers()
-        if answer and answer.cut:
-            sent = sent[: len(sent) * 2 // 3]
-            request.close_connection = True
-        request.wfile.write(sent)
-
-    def _broken_answer(self, table: str, page: int) -> Answer | None:
-        answer = self._broken.get((table, page))
-        if answer is None or answer.times <= 0:
-            return None
-        answer.times -= 1
-        return answer
+        send(request, status, headers.items(), sent, cut=bool(answer and answer.cut))
 
     def _sign_in(self, request: BaseHTTPRequestHandler, tenant: str, form: dict[str, str]) -> None:
         """The authority: where its token endpoint is, and a token for a secret or a certificate (RFC 6749, RFC 7523)."""
@@ -372,12 +276,7 @@ class AzureServer:
             self.signed_in += 1
             self.token = f"issued-{uuid.uuid4().hex}"
             told = {"token_type": "Bearer", "expires_in": "3599", "access_token": self.token}
-        sent = json.dumps(told).encode()
-        request.send_response(status)
-        request.send_header("Content-Type", "application/json; charset=utf-8")
-        request.send_header("Content-Length", str(len(sent)))
-        request.end_headers()
-        request.wfile.write(sent)
+        send(request, status, [("Content-Type", "application/json; charset=utf-8")], json.dumps(told).encode())
 
     def _admit(
         self, request: BaseHTTPRequestHandler, path: str, query: dict[str, list[str]], data: bytes
@@ -477,15 +376,6 @@ class AzureServer:
             else:
                 raise _bad(f"Not understood: {step}")
         return rows
-
-
-class _Listener(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    allow_reuse_address = True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up, or does not trust us, is no news."""
 
 
 def _bad(message: str) -> ArmProblem:
