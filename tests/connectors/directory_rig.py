@@ -1,31 +1,9 @@
-"""What the rigs of directories over HTTP share: the usual faults of a page, and their answers."""
+"""What the rigs of directories over HTTP share: the answers of pages that suffer the usual faults."""
 
 from __future__ import annotations
 
-from connectors.errors import (
-    ConnectorError,
-    Forbidden,
-    Incomplete,
-    ServerFault,
-    Throttled,
-    Unauthenticated,
-    Unreachable,
-)
 from tests.connectors.rig import Fault
 from tests.servers.oncall import Answer, Refusal
-
-FAULTS: dict[Fault, type[ConnectorError] | tuple[type[ConnectorError], ...]] = {
-    Fault.UNAUTHENTICATED: Unauthenticated,
-    Fault.FORBIDDEN: Forbidden,
-    Fault.SERVER_ERROR: ServerFault,
-    Fault.UNAVAILABLE: ServerFault,
-    Fault.THROTTLED_ONCE: Throttled,
-    Fault.THROTTLED_BARE: Throttled,
-    Fault.EMPTY_BODY: ServerFault,
-    Fault.CUT_BODY: ServerFault,
-    Fault.REPEATED_TOKEN: Incomplete,
-    Fault.REFUSED: Unreachable,
-}
 
 
 def answer_of(fault: Fault, refusals: dict[Fault, Refusal]) -> Answer:

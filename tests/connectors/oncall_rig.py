@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from connectors.contract import Connector
-from connectors.errors import Forbidden, Incomplete, ServerFault, Throttled, Unauthenticated, Unreachable
 from connectors.shifts import OnCallSystem
-from tests.connectors.rig import Fault, Rig
+from tests.connectors.rig import USUAL_FAULTS, Fault, Rig
 from tests.servers.oncall import Answer, OnCallServer, Refusal
 
 NOW = datetime(2026, 11, 23, 8, tzinfo=UTC).timestamp()
@@ -39,18 +38,7 @@ class OnCallRig(Rig):
     server: OnCallServer
     refusals: ClassVar[dict[Fault, Refusal]]
     """How the vendor words UNAUTHENTICATED, FORBIDDEN, THROTTLED_ONCE."""
-    faults = {
-        Fault.UNAUTHENTICATED: Unauthenticated,
-        Fault.FORBIDDEN: Forbidden,
-        Fault.SERVER_ERROR: ServerFault,
-        Fault.UNAVAILABLE: ServerFault,
-        Fault.THROTTLED_ONCE: Throttled,
-        Fault.THROTTLED_BARE: Throttled,
-        Fault.EMPTY_BODY: ServerFault,
-        Fault.CUT_BODY: ServerFault,
-        Fault.REPEATED_TOKEN: Incomplete,
-        Fault.REFUSED: Unreachable,
-    }
+    faults = USUAL_FAULTS
 
     @abstractmethod
     def make(self) -> OnCallServer:

@@ -13,7 +13,15 @@ from enum import StrEnum
 from typing import Any, ClassVar, Literal
 
 from connectors.contract import Connector
-from connectors.errors import ConnectorError
+from connectors.errors import (
+    ConnectorError,
+    Forbidden,
+    Incomplete,
+    ServerFault,
+    Throttled,
+    Unauthenticated,
+    Unreachable,
+)
 from connectors.options import Options
 from connectors.registry import DIRECTORIES, INTEGRATIONS, Entry, load
 from connectors.values import Bookmark, Change, Gap, Gone, Left, Members, Principal, Ref, Resource, Shift
@@ -39,6 +47,22 @@ class Fault(StrEnum):
 RECOVERS = frozenset({Fault.THROTTLED_ONCE})
 """Faults after which the scope must still be read whole."""
 
+Errors = Mapping[Fault, type[ConnectorError] | tuple[type[ConnectorError], ...]]
+
+USUAL_FAULTS: Errors = {
+    Fault.UNAUTHENTICATED: Unauthenticated,
+    Fault.FORBIDDEN: Forbidden,
+    Fault.SERVER_ERROR: ServerFault,
+    Fault.UNAVAILABLE: ServerFault,
+    Fault.THROTTLED_ONCE: Throttled,
+    Fault.THROTTLED_BARE: Throttled,
+    Fault.EMPTY_BODY: ServerFault,
+    Fault.CUT_BODY: ServerFault,
+    Fault.REPEATED_TOKEN: Incomplete,
+    Fault.REFUSED: Unreachable,
+}
+"""The faults that every server of pages over HTTP can be given, and the error each must end as."""
+
 
 class Rig(ABC):
     """One server with known content, and the faults that can be put on its pages."""
@@ -49,7 +73,7 @@ class Rig(ABC):
     missing: ClassVar[str | None] = None
     """Why this rig cannot run here, or None."""
 
-    faults: Mapping[Fault, type[ConnectorError] | tuple[type[ConnectorError], ...]] = {}
+    faults: Errors = {}
     """The faults this rig can inject, and the error each must end as (faults that recover: any value, unused)."""
 
     pages: int = 1
@@ -86,7 +110,7 @@ class Rig(ABC):
         raise NotImplementedError(f"{self.kind} rig has no changes")
         yield
 
-    change_faults: Mapping[Fault, type[ConnectorError] | tuple[type[ConnectorError], ...]] = {}
+    change_faults: Errors = {}
     """Incremental connectors: the faults that can be put on a read of changes, and the error each must end as."""
 
     @contextlib.contextmanager

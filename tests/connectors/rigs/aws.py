@@ -8,9 +8,8 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
-from connectors.errors import Forbidden, Incomplete, ServerFault, Throttled, Unauthenticated, Unreachable
 from connectors.values import Resource
-from tests.connectors.rig import Fault, Rig, key_of
+from tests.connectors.rig import USUAL_FAULTS, Fault, Rig, key_of
 from tests.servers.aws_faults import AwsFaults
 from tests.servers.moto_aws import REGIONS, Estate, MotoAws, aws_environment, fill, moto_aws
 
@@ -65,18 +64,7 @@ def estate() -> tuple[MotoAws, Estate, int]:
 class AwsRig(Rig):
     kind = "aws"
     role = "integration"
-    faults = {
-        Fault.UNAUTHENTICATED: Unauthenticated,
-        Fault.FORBIDDEN: Forbidden,
-        Fault.SERVER_ERROR: ServerFault,
-        Fault.UNAVAILABLE: ServerFault,
-        Fault.THROTTLED_ONCE: Throttled,
-        Fault.THROTTLED_BARE: Throttled,
-        Fault.EMPTY_BODY: ServerFault,
-        Fault.CUT_BODY: ServerFault,
-        Fault.REPEATED_TOKEN: Incomplete,
-        Fault.REFUSED: Unreachable,
-    }
+    faults = USUAL_FAULTS
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from connectors.errors import Forbidden, Incomplete, ServerFault, Throttled, Unauthenticated, Unreachable
 from connectors.values import Kind, Principal, Ref
-from tests.connectors.rig import Fault, Rig, key_of, member_key
+from tests.connectors.rig import USUAL_FAULTS, Fault, Rig, key_of, member_key
 from tests.servers.graph import Answer, GraphProblem, GraphServer
 
 
@@ -69,18 +68,7 @@ class EntraRig(Rig):
     kind = "entra"
     role = "directory"
     pages = 3
-    faults = {
-        Fault.UNAUTHENTICATED: Unauthenticated,
-        Fault.FORBIDDEN: Forbidden,
-        Fault.SERVER_ERROR: ServerFault,
-        Fault.UNAVAILABLE: ServerFault,
-        Fault.THROTTLED_ONCE: Throttled,
-        Fault.THROTTLED_BARE: Throttled,
-        Fault.EMPTY_BODY: ServerFault,
-        Fault.CUT_BODY: ServerFault,
-        Fault.REPEATED_TOKEN: Incomplete,
-        Fault.REFUSED: Unreachable,
-    }
+    faults = USUAL_FAULTS
     change_faults = faults
     stale_bookmark = "$deltatoken=AAAA"
 

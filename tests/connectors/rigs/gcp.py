@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from connectors.errors import Forbidden, Incomplete, ServerFault, Throttled, Unauthenticated, Unreachable
 from connectors.values import Resource
-from tests.connectors.rig import Fault, Rig, key_of
+from tests.connectors.rig import USUAL_FAULTS, Fault, Rig, key_of
 from tests.servers.google import Answer, GoogleProblem
 from tests.servers.google_assets import MANAGER, ORGANIZATION, PERMISSION, AssetServer
 
@@ -139,18 +138,7 @@ class GcpRig(Rig):
     kind = "gcp"
     role = "integration"
     pages = 5
-    faults = {
-        Fault.UNAUTHENTICATED: Unauthenticated,
-        Fault.FORBIDDEN: Forbidden,
-        Fault.SERVER_ERROR: ServerFault,
-        Fault.UNAVAILABLE: ServerFault,
-        Fault.THROTTLED_ONCE: Throttled,
-        Fault.THROTTLED_BARE: Throttled,
-        Fault.EMPTY_BODY: ServerFault,
-        Fault.CUT_BODY: ServerFault,
-        Fault.REPEATED_TOKEN: Incomplete,
-        Fault.REFUSED: Unreachable,
-    }
+    faults = USUAL_FAULTS
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:

@@ -10,8 +10,8 @@ from typing import Any
 
 from connectors.errors import Forbidden
 from connectors.values import Kind, Principal, Ref
-from tests.connectors.directory_rig import FAULTS, answer_of
-from tests.connectors.rig import Fault, Rig, key_of, member_key
+from tests.connectors.directory_rig import answer_of
+from tests.connectors.rig import USUAL_FAULTS, Fault, Rig, key_of, member_key
 from tests.servers.hibob import HiBobServer, problem
 from tests.servers.oncall import Answer
 
@@ -41,7 +41,7 @@ class HiBobRig(Rig):
     role = "directory"
     name = "both-forms"
     forms = frozenset({"flat", "nested"})
-    faults = {**{k: v for k, v in FAULTS.items() if k != Fault.REPEATED_TOKEN}, Fault.EMPTY_LIST: Forbidden}
+    faults = {**{k: v for k, v in USUAL_FAULTS.items() if k != Fault.REPEATED_TOKEN}, Fault.EMPTY_LIST: Forbidden}
     """Bob has no pages: everybody comes in one answer."""
     refusals = {
         Fault.UNAUTHENTICATED: problem(401, "Unauthorized"),

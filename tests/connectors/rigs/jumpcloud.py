@@ -11,8 +11,8 @@ from typing import Any
 from connectors.contract import Connector
 from connectors.jumpcloud import JumpCloud
 from connectors.values import Kind, Principal, Ref
-from tests.connectors.directory_rig import FAULTS, answer_of
-from tests.connectors.rig import Fault, Rig, key_of, member_key
+from tests.connectors.directory_rig import answer_of
+from tests.connectors.rig import USUAL_FAULTS, Fault, Rig, key_of, member_key
 from tests.servers.jumpcloud import JumpCloudServer, problem
 
 LIMIT = 3
@@ -41,7 +41,7 @@ class JumpCloudRig(Rig):
     role = "directory"
     name = "counted"
     pages = 4
-    faults = FAULTS
+    faults = USUAL_FAULTS
     counted = True
     refusals = {
         Fault.UNAUTHENTICATED: problem(401, "Unauthorized"),

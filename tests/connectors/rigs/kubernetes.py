@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from connectors.errors import (
-    Forbidden,
-    Incomplete,
     ServerFault,
     StaleBookmark,
     Throttled,
@@ -19,7 +17,7 @@ from connectors.errors import (
     Unreachable,
 )
 from connectors.values import Resource
-from tests.connectors.rig import Fault, Rig, key_of
+from tests.connectors.rig import USUAL_FAULTS, Fault, Rig, key_of
 from tests.servers.kubernetes import Answer, KubernetesServer
 
 ROOT = "k8s://prod-eu"
@@ -192,18 +190,7 @@ class KubernetesRig(Rig):
     kind = "kubernetes"
     role = "integration"
     pages = 3
-    faults = {
-        Fault.UNAUTHENTICATED: Unauthenticated,
-        Fault.FORBIDDEN: Forbidden,
-        Fault.SERVER_ERROR: ServerFault,
-        Fault.UNAVAILABLE: ServerFault,
-        Fault.THROTTLED_ONCE: Throttled,
-        Fault.THROTTLED_BARE: Throttled,
-        Fault.EMPTY_BODY: ServerFault,
-        Fault.CUT_BODY: ServerFault,
-        Fault.REPEATED_TOKEN: Incomplete,
-        Fault.REFUSED: Unreachable,
-    }
+    faults = USUAL_FAULTS
     change_faults = {
         Fault.UNAUTHENTICATED: Unauthenticated,
         Fault.FORBIDDEN: StaleBookmark,  # a watch that is denied: a list may still be allowed

@@ -9,9 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from connectors.errors import Forbidden, Incomplete, ServerFault, Throttled, Unauthenticated, Unreachable
 from connectors.values import Kind, Principal, Ref
-from tests.connectors.rig import Fault, Rig, key_of, member_key
+from tests.connectors.rig import USUAL_FAULTS, Fault, Rig, key_of, member_key
 from tests.servers.okta import EVERYONE, Answer, OktaServer
 
 USERS: list[tuple[str, str, str, dict[str, Any], str, str, bool]] = [
@@ -89,18 +88,7 @@ class OktaRig(Rig):
     kind = "okta"
     role = "directory"
     pages = 3
-    faults = {
-        Fault.UNAUTHENTICATED: Unauthenticated,
-        Fault.FORBIDDEN: Forbidden,
-        Fault.SERVER_ERROR: ServerFault,
-        Fault.UNAVAILABLE: ServerFault,
-        Fault.THROTTLED_ONCE: Throttled,
-        Fault.THROTTLED_BARE: Throttled,
-        Fault.EMPTY_BODY: ServerFault,
-        Fault.CUT_BODY: ServerFault,
-        Fault.REPEATED_TOKEN: Incomplete,
-        Fault.REFUSED: Unreachable,
-    }
+    faults = USUAL_FAULTS
     change_faults = faults
     stale_bookmark = "2001-01-01T00:00:00.000Z"
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from connectors.values import Kind, Principal, Ref
-from tests.connectors.directory_rig import FAULTS, answer_of
-from tests.connectors.rig import Fault, Rig, key_of, member_key
+from tests.connectors.directory_rig import answer_of
+from tests.connectors.rig import USUAL_FAULTS, Fault, Rig, key_of, member_key
 from tests.servers.onelogin import OneLoginServer, problem
 
 USERS: list[tuple[int, str | None, str, str, int, list[int], int | None]] = [
@@ -32,7 +32,7 @@ class OneLoginRig(Rig):
     role = "directory"
     name = "roles-in-users"
     pages = 4
-    faults = FAULTS
+    faults = USUAL_FAULTS
     roles_in_users = True
     refusals = {
         Fault.UNAUTHENTICATED: problem(401, "Unauthorized"),

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from connectors.values import Kind, Principal, Ref
-from tests.connectors.directory_rig import FAULTS, answer_of
-from tests.connectors.rig import Fault, Rig, key_of, member_key
+from tests.connectors.directory_rig import answer_of
+from tests.connectors.rig import USUAL_FAULTS, Fault, Rig, key_of, member_key
 from tests.servers.pingone import ENVIRONMENT, PingOneServer, problem
 
 USERS = [
@@ -36,7 +36,7 @@ class PingOneRig(Rig):
     kind = "pingone"
     role = "directory"
     pages = 4
-    faults = FAULTS
+    faults = USUAL_FAULTS
     refusals = {
         Fault.UNAUTHENTICATED: problem(401, "INVALID_TOKEN", "The access token provided is expired or invalid"),
         Fault.FORBIDDEN: problem(403, "ACCESS_FAILED", "The actor is not authorized."),

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from connectors.errors import Forbidden, Incomplete, ServerFault, Throttled, Unauthenticated, Unreachable
 from connectors.values import Kind, Principal, Ref
-from tests.connectors.rig import Fault, Rig, key_of, member_key
+from tests.connectors.rig import USUAL_FAULTS, Fault, Rig, key_of, member_key
 from tests.servers.oncall import Answer, Refusal
 from tests.servers.scim import ENTERPRISE, RealScimServer, ScimServer, problem
 
@@ -33,18 +32,6 @@ GROUPS: dict[str, list[str]] = {
 }
 """Members by userName, or by a slash and the name of a group."""
 
-FAULTS = {
-    Fault.UNAUTHENTICATED: Unauthenticated,
-    Fault.FORBIDDEN: Forbidden,
-    Fault.SERVER_ERROR: ServerFault,
-    Fault.UNAVAILABLE: ServerFault,
-    Fault.THROTTLED_ONCE: Throttled,
-    Fault.THROTTLED_BARE: Throttled,
-    Fault.EMPTY_BODY: ServerFault,
-    Fault.CUT_BODY: ServerFault,
-    Fault.REPEATED_TOKEN: Incomplete,
-    Fault.REFUSED: Unreachable,
-}
 REFUSALS: dict[Fault, Refusal] = {
     Fault.UNAUTHENTICATED: problem(401, "Authorization failure"),
     Fault.FORBIDDEN: problem(403, "Operation is not permitted based on the supplied authorization"),
@@ -73,7 +60,7 @@ class RealScimRig(Rig):
     name = "scim2-server"
     pages = 4
     """Of users: 8 in pages of 3, each of which begins with the last of the one before; 3 by cursor."""
-    faults = FAULTS
+    faults = USUAL_FAULTS
     cursor = False
     server: RealScimServer | ScimServer
 
