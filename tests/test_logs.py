@@ -97,7 +97,8 @@ def test_no_line_has_a_secret(lines: io.StringIO, monkeypatch: pytest.MonkeyPatc
     secret = "s3cr3t/of=ours"
     redact.learn([secret])
     log = structlog.get_logger()
-    log.warning("said " + secret, url=f"https://x.example/?token={quote(secret)}", many=[{"in": (secret, 1)}])
+    event = f"said {secret}"
+    log.warning(event, url=f"https://x.example/?token={quote(secret)}", many=[{"in": (secret, 1)}])
     log.warning("with.key", api_key="whatever", key="owner", path=Path(secret))
     sdk = logging.getLogger("some.sdk")
     sdk.error("headers %s", {"Authorization": "SSWS 00unknown", "Accept": "json"})
