@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import resource
@@ -20,7 +21,8 @@ def keep_memory_private() -> None:
 
     The limit alone does not do: where cores go to a program (core_pattern with a pipe), it is not asked.
     """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(OSError):  # a sandbox may not allow it; the next call is the one that counts
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
