@@ -5,8 +5,8 @@ leaves out, without a word, what one may not read: a subscription counts as read
 and after. Ids and names are as Azure gives them. A resource's parent is its resource group, also where it is part of
 another resource (a database of a server): that one may not be listed, and the chain must not break.
 
-Sources: "Azure Resource Graph" (REST API 2021-03-01; Paging results; Guidance for throttled requests; Get resource
-changes) and "Azure Resource Manager: Common error codes" on learn.microsoft.com.
+Sources: "Azure Resource Graph" (REST API 2021-03-01; Guidance for pagination; Guidance for throttled requests; Get
+resource changes) and "Azure Resource Manager: Common error codes" on learn.microsoft.com.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Annotated, Any
 from pydantic import Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from connectors.answers import one_line
+from connectors.answers import one_line, text_of
 from connectors.azure_auth import AzureCredentials
-from connectors.azure_graph import PERMISSION, ResourceGraph, quoted, text_of
+from connectors.azure_graph import PERMISSION, ResourceGraph, quoted
 from connectors.contract import Check, Connector
 from connectors.errors import BadData, ConnectorError, Denied, Forbidden, StaleBookmark
 from connectors.values import Bookmark, Change, Gap, Gone, Record, Resource
@@ -34,8 +34,8 @@ HIERARCHY = "hierarchy"
 
 OVERLAP = timedelta(minutes=10)
 """How far back changes are read again: Resource Graph learns of them with a delay."""
-OLDEST = timedelta(days=13)
-"""Changes are kept for 14 days."""
+OLDEST = timedelta(days=6)
+"""Changes are kept for 14 days, and Microsoft has cut that to 7 before, with a line in the documentation."""
 MOST_CHANGES = 20_000
 """With more of them, a whole read costs fewer requests."""
 
@@ -56,7 +56,7 @@ _MANAGEMENT_GROUPS = (
     " chain = properties.details.managementGroupAncestorsChain | order by id asc"
 )
 _CHANGES = (
-    " | where todatetime(properties.changeAttributes.timestamp) >= datetime({since})"
+    " | where todatetime(properties.changeAttributes.timestamp) between (datetime({since}) .. datetime({until}))"
     " | project id, target = tostring(properties.targetResourceId) | order by id asc"
 )
 
@@ -100,7 +100,7 @@ class Azure(Connector):
             return [HIERARCHY, *self.options.subscriptions]
         group, found = self.options.management_group, set()
         for row in self._graph.rows("subscriptions", _SUBSCRIPTIONS, None, group):
-            id_ = text_of(row, "subscriptionId", "subscriptions").lower()
+            id_ = text_of(row, "subscriptionId", "subscriptions: a row").lower()
             if not re.fullmatch(_GUID, id_):
                 raise BadData(f"subscriptions: not a subscription's id: {one_line(id_, 80)}")
             found.add(id_)
@@ -125,7 +125,7 @@ class Azure(Connector):
     def _must_see(self, scope: str) -> datetime:
         """Forbidden if the subscription's own row cannot be seen; else the server's time."""
         answer = self._graph.ask(f"{scope}: subscription", _SUBSCRIPTIONS, [scope], top=1)
-        if not any(text_of(row, "subscriptionId", scope).lower() == scope for row in answer.rows):
+        if not any(text_of(row, "subscriptionId", f"{scope}: a row").lower() == scope for row in answer.rows):
             raise self._hidden(f"{scope}: this subscription cannot be seen", scope)
         return answer.time
 
@@ -141,10 +141,11 @@ class Azure(Connector):
         empty = True
         for row in self._graph.rows(HIERARCHY, _MANAGEMENT_GROUPS, None, self.options.management_group):
             empty = False
-            id_, kind = text_of(row, "id", HIERARCHY), text_of(row, "type", HIERARCHY).lower()
+            what = f"{HIERARCHY}: a row"
+            id_, kind = text_of(row, "id", what), text_of(row, "type", what).lower()
             if not id_.lower().startswith(_GROUPS.lower()):
                 raise BadData(f"{HIERARCHY}: not a management group's id: {one_line(id_)}")
-            name = row.get("displayName") or text_of(row, "name", HIERARCHY)
+            name = row.get("displayName") or text_of(row, "name", what)
             if not isinstance(name, str):
                 raise BadData(f"{HIERARCHY}: {one_line(id_)}: a name that is no text")
             yield Resource(id_, kind, name, _above(row, HIERARCHY), _tags(row, HIERARCHY))
@@ -158,25 +159,29 @@ class Azure(Connector):
         begin = _time_of(since)
         now = self._must_see(scope)
         if not now - OLDEST <= begin <= now:
-            raise StaleBookmark(f"{scope}: changes are kept for 14 days, and the last ones were read until {since}")
+            raise StaleBookmark(f"{scope}: changes are not kept for long, and the last ones were read until {since}")
+        # Later ones come next time: the bookmark is older. So they do not shift this time's pages.
+        times = {"since": _stamp(begin), "until": _stamp(now + timedelta(seconds=1))}
         for table, query in (("resourcecontainer", _CONTAINERS), ("resource", _RESOURCES)):
             missing = False
-            for change in self._changed(scope, table, query, _stamp(begin)):
+            for change in self._changed(scope, table, query, times):
                 missing = missing or isinstance(change, Gone)
                 yield change
             if missing:
                 self._must_see(scope)  # else they are only out of sight
         yield Bookmark(_stamp(now - OVERLAP))
 
-    def _changed(self, scope: str, table: str, query: str, since: str) -> Iterator[Change]:
+    def _changed(self, scope: str, table: str, query: str, times: Mapping[str, str]) -> Iterator[Change]:
         place, own = f"{scope}: {table}changes", f"/subscriptions/{scope}"
         changed: dict[str, str] = {}
-        for row in self._graph.rows(place, f"{table}changes{_CHANGES.format(since=since)}", [scope]):
-            target = text_of(row, "target", place)
+        for row in self._graph.rows(place, f"{table}changes{_CHANGES.format(**times)}", [scope]):
+            target = text_of(row, "target", f"{place}: a row")
             if target.lower() == own or target.lower().startswith(f"{own}/"):  # management groups: `hierarchy`
                 changed[target.lower()] = target
             if len(changed) > MOST_CHANGES:
-                raise StaleBookmark(f"{place}: more than {MOST_CHANGES} since {since}: a whole read costs less")
+                raise StaleBookmark(
+                    f"{place}: more than {MOST_CHANGES} since {times['since']}: a whole read costs less"
+                )
         source, _, rest = query.partition(" | ")
         for start in range(0, len(changed), _AT_ONCE):
             batch = list(changed)[start : start + _AT_ONCE]
@@ -221,7 +226,8 @@ _NO_GROUPS = Gap(
 
 
 def _resource(row: Mapping[str, Any], scope: str) -> Resource:
-    id_, kind = text_of(row, "id", scope), text_of(row, "type", scope).lower()
+    what = f"{scope}: a row"
+    id_, kind = text_of(row, "id", what), text_of(row, "type", what).lower()
     own = f"/subscriptions/{scope}"
     lower = id_.lower()
     place = f"{scope}: {one_line(id_)}"

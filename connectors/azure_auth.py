@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 import os
 import re
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -57,8 +59,13 @@ def transport(options: HttpOptions) -> Any:
     """An azure-core transport that keeps to the HTTP options. Misconfigured if `ca_file` cannot be read."""
     from azure.core.pipeline.transport import RequestsTransport
 
-    if options.ca_file is not None and not options.ca_file.is_file():
-        raise Misconfigured(f"ca_file: no such file: {options.ca_file}", remedy="name a readable PEM bundle")
+    if options.ca_file is not None:
+        try:
+            ssl.create_default_context(cafile=options.ca_file)
+        except OSError as error:  # ssl.SSLError is one
+            raise Misconfigured(
+                f"ca_file: {options.ca_file}: {error.strerror or error}", remedy="name a readable PEM bundle"
+            ) from error
     made = RequestsTransport(
         connection_verify=str(options.ca_file) if options.ca_file else True,
         connection_timeout=options.timeout,
@@ -75,8 +82,21 @@ def _as_we_say(request: Any) -> Any:
 
 
 def proxies(options: HttpOptions) -> dict[str, str] | None:
-    """As azure-core takes them; None: what the environment says."""
-    return {"http": options.proxy, "https": options.proxy} if options.proxy else None
+    """As azure-core takes them; None: what the environment says.
+
+    For https only: plain http goes to this host or its metadata service, which no proxy reaches, with tokens that none
+    should see.
+    """
+    if options.proxy is None:
+        return None
+    try:
+        parts = urlsplit(options.proxy)
+        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:  # half an IPv6 address, a port that is no number
+        usable = False
+    if not usable:
+        raise Misconfigured("proxy: that is no URL of an HTTP proxy", remedy="http://proxy.example:3128")
+    return {"https": options.proxy}
 
 
 class Credential:
@@ -86,6 +106,7 @@ class Credential:
         self._options = options
         self._inner: Any = None
         self._answered: Any = None
+        self._failed: list[Exception] = []
 
     def get_token(self, *scopes: str, **more: Any) -> AccessToken:
         """A token for `scopes`; it is renewed as it nears its end."""
@@ -99,22 +120,39 @@ class Credential:
 
     def _once(self, scopes: tuple[str, ...], more: dict[str, Any]) -> Any:
         place = "Microsoft Entra sign-in"
+        self._answered = None
         if self._inner is None:
-            self._answered = None
             self._inner = self._make()
         try:
             with failures(place, self._options):
-                return self._inner.get_token(*scopes, **more)
+                return self._ask(scopes, more)
         except Unauthenticated:
             # The SDK takes every answer that is no token for a refusal.
             status, headers = getattr(self._answered, "status_code", 0), getattr(self._answered, "headers", {})
-            if status == 429 or status >= 500:
-                self.close()  # it would keep this answer for a minute
             if status == 429:
+                self.close()  # it would keep this answer for a minute
                 raise Throttled(f"{place}: too many requests: 429", retry_after=retry_after(headers)) from None
-            if status >= 500:
+            if status >= 500 or status == 410:  # the latter: a metadata service that is being renewed
+                self.close()
                 raise ServerFault(f"{place}: the server failed: {status}") from None
+            if 200 <= status < 400:
+                self.close()
+                raise ServerFault(
+                    f"{place}: the answer is no token: {status}",
+                    remedy="something else answers there: check `proxy` and AZURE_AUTHORITY_HOST",
+                ) from None
             raise
+
+    def _ask(self, scopes: tuple[str, ...], more: dict[str, Any]) -> Any:
+        from azure.core.exceptions import ClientAuthenticationError
+
+        self._failed.clear()
+        try:
+            return self._inner.get_token(*scopes, **more)
+        except ClientAuthenticationError:
+            if not self._failed:
+                raise
+        raise self._failed[-1]
 
     def _heard(self, answered: Any, **_: Any) -> None:
         self._answered = answered
@@ -143,34 +181,67 @@ class Credential:
 
         logging.getLogger("azure").setLevel(logging.CRITICAL)  # what it has to say reaches us as errors
         options = self._options
+        authority = os.environ.get("AZURE_AUTHORITY_HOST")
+        if authority and "://" in authority and not authority.lower().startswith("https://"):
+            raise Misconfigured(
+                "AZURE_AUTHORITY_HOST: not an https:// URL", remedy="leave it unset for Microsoft's public cloud"
+            )
         sent = transport(options)
         sent.session.hooks["response"] = [self._heard]
         more: dict[str, Any] = {
             "transport": sent,
             "retry_total": 0,  # `retrying` does it, and says why it gave up
-            "disable_instance_discovery": "AZURE_AUTHORITY_HOST" in os.environ,
+            "disable_instance_discovery": bool(authority),
         }
         if (through := proxies(options)) is not None:
             more["proxies"] = through
-        try:
-            if options.client_secret is not None:
-                return ClientSecretCredential(
-                    options.tenant_id or "", options.client_id or "", options.client_secret.value, **more
-                )
-            if options.certificate is not None:
-                pem = options.certificate.value.encode()
-                return CertificateCredential(
-                    options.tenant_id or "", options.client_id or "", certificate_data=pem, **more
-                )
-        except ValueError:  # not chained: it may quote what it could not read
-            raise Misconfigured(
-                "certificate: not a PEM with a certificate and its private key",
-                remedy="put both into one PEM: cat cert.pem key.pem",
-            ) from None
-        named = {"managed_identity_client_id": options.client_id} if options.client_id else {}
-        return DefaultAzureCredential(
-            exclude_interactive_browser_credential=True, process_timeout=int(options.timeout) or 1, **named, **more
+        tenant, app = options.tenant_id or "", options.client_id or ""
+        if options.client_secret is not None:
+            return ClientSecretCredential(tenant, app, options.client_secret.value, **more)
+        if options.certificate is not None:
+            try:
+                return CertificateCredential(tenant, app, certificate_data=options.certificate.value.encode(), **more)
+            except ValueError:  # not chained: it may quote what it could not read
+                raise Misconfigured(
+                    "certificate: not a PEM with a certificate and its private key",
+                    remedy="put both into one PEM: cat cert.pem key.pem",
+                ) from None
+        if app:
+            more["managed_identity_client_id"] = app  # and of a workload identity
+        if tenant:
+            more["workload_identity_tenant_id"] = tenant
+        chain = DefaultAzureCredential(
+            exclude_interactive_browser_credential=True, process_timeout=int(options.timeout) or 1, **more
         )
+        chain.credentials = tuple(_Link(one, tenant or None, self._failed) for one in chain.credentials)
+        return chain
+
+
+class _Link:
+    """One of the default chain. It keeps why it failed, of which the chain would tell but a text."""
+
+    def __init__(self, inner: Any, tenant: str | None, failed: list[Exception]) -> None:
+        self._inner = inner
+        self._tenant = tenant
+        self._failed = failed
+
+    def get_token(self, *scopes: str, **more: Any) -> Any:
+        from azure.identity import CredentialUnavailableError
+
+        try:
+            return self._inner.get_token(*scopes, **{**more, "tenant_id": more.get("tenant_id") or self._tenant})
+        except CredentialUnavailableError:
+            raise  # it has nothing to sign in with: the next one's turn
+        except Exception as error:
+            self._failed.append(error)
+            raise
+
+    def __enter__(self) -> Self:
+        self._inner.__enter__()
+        return self
+
+    def __exit__(self, *what: object) -> None:
+        self._inner.__exit__(*what)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The client of Azure Resource Graph: pages, the quota, and failures as ours.
 
-Sources: "Azure Resource Graph" (REST API 2021-03-01; Paging results; Guidance for throttled requests) and "Common error
-codes" of Azure Resource Manager, on learn.microsoft.com.
+Sources, on learn.microsoft.com: "Azure Resource Graph" (REST API 2021-03-01; Guidance for pagination; Guidance for
+throttled requests), "Common error codes" of Azure Resource Manager, "Numerical operators" of the Kusto query language.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from connectors import retry
-from connectors.answers import one_line, parse_json
+from connectors.answers import one_line, parse_json, text_of
 from connectors.azure_auth import AzureCredentials, credential, failures, proxies, transport
 from connectors.errors import (
     BadData,
@@ -28,7 +28,7 @@ from connectors.errors import (
     Unauthenticated,
 )
 from connectors.http import check_sendable, retry_after
-from connectors.moving import TRIES, Moved, each_once
+from connectors.moving import Moved, each_once
 from connectors.paging import Pages
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ CLOUDS = frozenset({PUBLIC, "https://management.usgovcloudapi.net", "https://man
 PERMISSION = "Microsoft.ResourceGraph/resources/read"
 
 _PER_PAGE = 1000
+_MOST_PARTS = 1_000_000
 
 
 class Answer:
@@ -92,44 +93,84 @@ class ResourceGraph:
     ) -> Iterator[dict[str, Any]]:
         """All rows of a query, each id once.
 
-        Pages go by position. So each begins with the last row of the one before: had anything come or gone in front of
-        it, another row would stand there, and the list is read again. The last try does without, by the count alone.
+        A list that changes while its pages are read is read again in parts that no change shifts.
         """
 
-        def id_of(row: dict[str, Any]) -> str:
-            return text_of(row, "id", place).lower()
-
         def pages(attempt: int) -> Iterator[list[dict[str, Any]]]:
-            guard, token, total, count, size = Pages(place), None, None, 0, _PER_PAGE
-            last, skip = "", None
-            while True:
-                try:
-                    answer = self.ask(place, query, subscriptions, group, token=token, skip=skip, top=size)
-                except _TooLarge:
-                    if size <= 2:
-                        raise
-                    size //= 2
-                    continue
-                if total not in {None, answer.total}:
-                    raise Moved("it changed between two pages")
-                rows = answer.rows
-                if skip is not None:
-                    if not rows or id_of(rows[0]) != last:
-                        raise Moved("two pages did not meet")
-                    rows = rows[1:]
-                total, count = answer.total, count + len(rows)
-                yield rows
-                if answer.token is None:
-                    break
-                token = guard.turn(answer.token)
-                if rows and attempt + 1 < TRIES:
-                    last, skip = id_of(rows[-1]), count - 1
-            if answer.truncated:
-                raise Incomplete(f"{place}: the result was truncated: {count} of {total} rows, and no way to the rest")
-            if count != total:
-                raise Moved(f"{count} of {total} rows came")
+            read = self._parts if attempt else self._pages
+            return read(place, query, subscriptions, group)
 
-        return each_once(place, pages, id_of)
+        return each_once(place, pages, lambda row: _key(row, place))
+
+    def _pages(
+        self, place: str, query: str, subscriptions: list[str] | None, group: str | None
+    ) -> Iterator[list[dict[str, Any]]]:
+        """The list by its tokens, which go by position.
+
+        So each page begins with the last row of the one before: had anything come or gone in front of it, another row
+        would stand there.
+        """
+        guard, token, total, count, size = Pages(place), None, None, 0, _PER_PAGE
+        last, skip = "", None
+        while True:
+            try:
+                answer = self.ask(place, query, subscriptions, group, token=token, skip=skip, top=size)
+            except _TooLarge:
+                if size <= 2:
+                    raise
+                size = max(2, size // 2)  # one row is that of the page before
+                continue
+            if total not in {None, answer.total}:
+                raise Moved("it changed between two pages")
+            rows = answer.rows
+            if skip is not None:
+                if not rows or _key(rows[0], place) != last:
+                    raise Moved("two pages did not meet")
+                rows = rows[1:]
+            total, count = answer.total, count + len(rows)
+            yield rows
+            if answer.token is None:
+                break
+            token = guard.turn(answer.token)
+            if rows:
+                last, skip = _key(rows[-1], place), count - 1
+        if answer.truncated:
+            raise _truncated(place, count, total)
+        if count != total:
+            raise Moved(f"{count} of {total} rows came")
+
+    def _parts(
+        self, place: str, query: str, subscriptions: list[str] | None, group: str | None
+    ) -> Iterator[list[dict[str, Any]]]:
+        """The list in parts by a hash of the ids, as "Guidance for pagination" says, each small enough for one page.
+
+        Whatever comes or goes meanwhile, a row that stays is in one part, and a page shows a moment. Kusto's % is never
+        negative.
+        """
+        table, _, rest = query.partition(" | ")
+        left = [(0, 1)]
+        while left:
+            number, of = left.pop()
+            part = query if of == 1 else f"{table} | where hash(tolower(id)) % {of} == {number} | {rest}"
+            try:
+                answer = self.ask(place, part, subscriptions, group)
+            except _TooLarge:
+                if of > _MOST_PARTS:
+                    raise
+                pieces = 2
+            else:
+                if answer.truncated:
+                    raise _truncated(place, len(answer.rows), answer.total)
+                if answer.token is None:
+                    if len(answer.rows) != answer.total:
+                        raise Moved(f"{len(answer.rows)} of {answer.total} rows came")
+                    yield answer.rows
+                    continue
+                if of > _MOST_PARTS:
+                    raise Incomplete(f"{place}: one of {of} parts is still more than a page")
+                # Filled to four fifths: parts differ in size, and the list may grow.
+                pieces = max(2, answer.total * 5 // (4 * max(1, len(answer.rows))) + 1)
+            left += [(number + of * piece, of * pieces) for piece in range(pieces)]
 
     def ask(
         self,
@@ -264,12 +305,12 @@ def _told(body: bytes) -> tuple[set[str], str]:
     return {code for code, _ in parts}, one_line("; ".join(f"{code}: {message}" for code, message in parts))
 
 
-def text_of(row: Mapping[str, Any], key: str, place: str) -> str:
-    """A column that is always there. BadData if not."""
-    value = row.get(key)
-    if not isinstance(value, str) or not value:
-        raise BadData(f'{place}: a row has no "{key}"')
-    return value
+def _truncated(place: str, count: int, total: int | None) -> Incomplete:
+    return Incomplete(f"{place}: the result was truncated: {count} of {total} rows, and no way to the rest")
+
+
+def _key(row: Mapping[str, Any], place: str) -> str:
+    return text_of(row, "id", f"{place}: a row").lower()
 
 
 def quoted(text: str) -> str:

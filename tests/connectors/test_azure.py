@@ -23,6 +23,7 @@ from pydantic import ValidationError
 import connectors.retry
 from config.secrets import resolve
 from connectors import azure as module
+from connectors import azure_graph as graph_module
 from connectors.azure import HIERARCHY, Azure, AzureOptions
 from connectors.azure_auth import credential, transport
 from connectors.azure_graph import quoted
@@ -44,6 +45,7 @@ from tests.servers.azure import GROUPS, Answer, ArmProblem, AzureServer
 ONE, TWO = "0aaaaaaa-0000-4000-8000-000000000001", "0bbbbbbb-0000-4000-8000-000000000002"
 OWN = f"/subscriptions/{ONE}"
 API = f"{OWN}/resourceGroups/rg/providers/Microsoft.Web/sites/api"
+SITES = [f"{API}{n}" for n in range(6)]
 SECRET = "s3cret-of-the-app"
 
 
@@ -332,17 +334,23 @@ def test_a_truncated_result_fails(server: AzureServer) -> None:
         read(made(server))
 
 
-def test_a_list_that_ends_early_fails(server: AzureServer) -> None:
-    """Fewer rows than `totalRecords` are not all, also where no token follows."""
-    answer = Answer(change=lambda document: document.pop("$skipToken"))
-    with server.broken("resources", 2, answer), pytest.raises(Incomplete, match="of 7"):
-        read(made(server))
+@pytest.mark.parametrize(
+    ("page", "change"), [(2, lambda document: document.pop("$skipToken")), (3, lambda document: document["data"].pop())]
+)
+def test_a_list_that_is_short_is_read_in_another_way(
+    server: AzureServer, page: int, change: Callable[[dict[str, Any]], Any]
+) -> None:
+    """Fewer rows than `totalRecords` are not all, also where no token follows: parts by a hash show the rest."""
+    with server.broken("resources", page, Answer(change=change)):
+        assert sorted(ids(read(made(server)))) == sorted([OWN, f"{OWN}/resourceGroups/rg", API, *SITES])
+    assert any("hash(" in query for query in queries(server))
 
 
-def test_a_page_that_lacks_a_row_fails(server: AzureServer) -> None:
-    """A row that falls out of a page is missed at the end."""
-    answer = Answer(change=lambda document: document["data"].pop())
-    with server.broken("resources", 3, answer), pytest.raises(Incomplete, match="6 of 7"):
+def test_a_list_that_stays_short_fails(server: AzureServer) -> None:
+    """Where no way of reading finds as many rows as there are, they are not all."""
+    more = Answer(change=lambda document: document.update(totalRecords=document["totalRecords"] + 1))
+    server.page = 1000
+    with server.broken("resources", 1, more), pytest.raises(Incomplete, match=r"read 3 times.* 7 of 8"):
         read(made(server))
 
 
@@ -351,7 +359,7 @@ def test_a_row_that_comes_twice_has_the_list_read_again(server: AzureServer) -> 
     answer = Answer(change=lambda document: document["data"].__setitem__(0, document["data"][1]), times=1)
     with server.broken("resources", 2, answer):
         found = ids(read(made(server)))
-    assert sorted(found) == sorted({OWN, f"{OWN}/resourceGroups/rg", API, *(f"{API}{n}" for n in range(6))})
+    assert sorted(found) == sorted([OWN, f"{OWN}/resourceGroups/rg", API, *SITES])
 
 
 def test_what_goes_between_two_pages_hides_nothing(server: AzureServer) -> None:
@@ -374,10 +382,55 @@ def test_what_comes_and_goes_between_two_pages_hides_nothing(server: AzureServer
     assert {f"{API}{n}" for n in range(6)} <= set(found)
 
 
-def test_a_server_that_knows_no_positions_is_read_by_its_tokens(server: AzureServer) -> None:
-    """Pages that never meet are followed at last as they come, if their count is right."""
+def test_a_server_that_knows_no_positions_is_read_in_parts(server: AzureServer) -> None:
+    """Pages that never meet are no proof: parts need none."""
     server.positions = False
     assert len(ids(read(made(server)))) == 9
+
+
+def test_a_list_that_never_rests_is_read_whole(server: AzureServer) -> None:
+    """What comes and goes with every request neither hides what stays nor keeps the subscription from being read."""
+    numbers = iter(range(1000))
+
+    def churn() -> None:
+        number = next(numbers)
+        server.delete(f"{API}-{number - 1}")
+        server.put(f"{API}-{number}", "x", "microsoft.web/sites")
+
+    with server.broken("resources", 1, Answer(first=churn)), server.broken("resources", 2, Answer(first=churn)):
+        found = ids(read(made(server)))
+    assert {API, *SITES} <= set(found)
+    assert len(found) == len(set(found))
+
+
+def test_parts_leave_nothing_out(server: AzureServer) -> None:
+    """A part that is more than a page is divided; none goes by position, and all rows come once."""
+    sites = [server.put(f"{API}/{n:03}", "x", "microsoft.web/sites/slots") for n in range(200)]
+    server.positions = False
+    server.page = 7
+    assert sorted(ids(read(made(server)))) == sorted([OWN, f"{OWN}/resourceGroups/rg", API, *SITES, *sites])
+    parts = [asked for asked in server.requests if "hash(" in asked["query"]]
+    assert 200 / 7 < len(parts) < 200
+    assert not any("$skip" in asked["options"] or "$skipToken" in asked["options"] for asked in parts)
+
+
+def test_parts_that_are_too_large_are_divided(server: AzureServer) -> None:
+    """By what an answer may hold, too."""
+    for n in range(6):
+        server.put(f"{API}{n}", f"api{n}", "microsoft.web/sites", {"note": "x" * 250})
+    server.most_bytes = 1000
+    once = Answer(first=lambda: server.delete(API), times=1)
+    with server.broken("resources", 2, once):
+        assert {*SITES} <= set(ids(read(made(server))))
+    assert any("hash(" in query for query in queries(server))
+
+
+def test_parts_that_never_fit_fail(server: AzureServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that always has more is not asked for ever."""
+    monkeypatch.setattr(graph_module, "_MOST_PARTS", 0)
+    server.positions = False
+    with pytest.raises(Incomplete, match="still more than a page"):
+        read(made(server))
 
 
 def test_a_right_that_is_lost_between_two_pages_fails(server: AzureServer) -> None:
@@ -545,10 +598,12 @@ def test_an_unknown_authority_is_unreachable(server: AzureServer) -> None:
     assert "ca_file" in caught.value.remedy
 
 
-def test_a_bundle_that_is_not_there_is_misconfigured(server: AzureServer) -> None:
-    """A wrong path is told as such."""
-    with pytest.raises(Misconfigured, match="no such file"):
-        read(made(server, ca_file="/nowhere.pem"))
+@pytest.mark.parametrize(("name", "words"), [("nowhere.pem", "No such file"), ("garbage.pem", "X509"), (".", "")])
+def test_a_bundle_that_is_none_is_misconfigured(server: AzureServer, tmp_path: Path, name: str, words: str) -> None:
+    """A wrong path, or another file, is told as such, and not tried again."""
+    (tmp_path / "garbage.pem").write_text("garbage")
+    with pytest.raises(Misconfigured, match=f"ca_file: .*{words}"):
+        read(made(server, ca_file=tmp_path / name))
 
 
 def test_the_password_of_a_netrc_is_not_sent(server: AzureServer, tmp_path: Path) -> None:
@@ -610,16 +665,29 @@ def test_a_bookmark_of_another_form_is_stale(server: AzureServer, since: str) ->
     assert server.requests == []
 
 
-@pytest.mark.parametrize("before", [13 * 86400 + 1, -1])
+@pytest.mark.parametrize("before", [6 * 86400 + 1, 13 * 86400, -1])
 def test_a_bookmark_that_is_too_old_or_of_tomorrow_is_stale(server: AzureServer, before: float) -> None:
-    """Azure forgets after 14 days; by its clock, not ours."""
+    """Azure forgets after 14 days, and has done so after 7; by its clock, not ours."""
     with pytest.raises(StaleBookmark):
         followed(made(server), mark(server, before))
 
 
-def test_a_bookmark_of_thirteen_days_is_good(server: AzureServer) -> None:
+def test_a_bookmark_of_six_days_is_good(server: AzureServer) -> None:
     """The last second that counts."""
-    assert followed(made(server), mark(server, 13 * 86400))
+    assert followed(made(server), mark(server, 6 * 86400))
+
+
+def test_changes_that_come_meanwhile_are_read_next_time(server: AzureServer) -> None:
+    """They would shift the pages of the list of changes; the bookmark is older than they are."""
+    since = mark(server)
+    server.advance(100)
+    server.put(API, "api", "microsoft.web/sites", {"owner": "new"})
+    server.advance(-100)
+    found = followed(made(server), since)
+    assert [type(c) for c in found] == [Bookmark]
+    server.advance(200)
+    assert isinstance(found[-1], Bookmark)
+    assert ids(followed(made(server), found[-1].token)) == [API]
 
 
 def test_too_many_changes_are_read_whole(server: AzureServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -859,6 +927,26 @@ def test_an_authority_that_is_not_trusted_is_unreachable(server: AzureServer, as
     assert server.signed_in == 0
 
 
+def test_an_authority_without_tls_is_misconfigured(
+    server: AzureServer, as_app: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No secret in the clear; and the message names the variable, not the certificate."""
+    monkeypatch.setenv("AZURE_AUTHORITY_HOST", "http://127.0.0.1:1")
+    with pytest.raises(Misconfigured, match="AZURE_AUTHORITY_HOST"):
+        read(made(server, **as_app))
+    with pytest.raises(Misconfigured, match="AZURE_AUTHORITY_HOST"):
+        read(made(server, access_token=None))
+
+
+@pytest.mark.parametrize("page", [b"<html>please log in</html>", b"", b"[]"])
+def test_a_page_in_place_of_a_token_is_a_fault(server: AzureServer, as_app: dict[str, Any], page: bytes) -> None:
+    """A gateway's own page refuses no credentials."""
+    server.sign_in_page = page
+    with pytest.raises(ServerFault, match="no token") as caught:
+        read(made(server, **as_app))
+    assert "proxy" in caught.value.remedy
+
+
 @pytest.fixture(scope="module")
 def pair() -> tuple[rsa.RSAPrivateKey, x509.Certificate, str]:
     """A key, its certificate, and both as PEM."""
@@ -925,6 +1013,136 @@ def test_without_any_credentials_it_says_so(server: AzureServer) -> None:
     assert "managed identity" in caught.value.remedy
 
 
+@pytest.fixture
+def in_environment(server: AzureServer, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """An app in the variables that the SDK reads; no option is given."""
+    for name, value in {
+        "AZURE_AUTHORITY_HOST": server.url,
+        "AZURE_TENANT_ID": "acme.example",
+        "AZURE_CLIENT_ID": "app",
+        "AZURE_CLIENT_SECRET": SECRET,
+    }.items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
+@pytest.mark.usefixtures("in_environment")
+def test_the_environment_signs_in(server: AzureServer) -> None:
+    """The default chain begins with it, and one token serves the whole run."""
+    assert ids(read(made(server, access_token=None)))
+    assert server.signed_in == 1
+
+
+@pytest.mark.usefixtures("in_environment")
+def test_a_token_of_the_chain_that_ends_is_taken_anew(server: AzureServer) -> None:
+    """As with an app that the options name."""
+    with server.broken("resources", 2, Answer.error(ArmProblem.expired_token(), times=1)):
+        assert len(ids(read(made(server, access_token=None)))) == 9
+    assert server.signed_in == 2
+
+
+def test_a_wrong_secret_in_the_environment_is_told(server: AzureServer, in_environment: pytest.MonkeyPatch) -> None:
+    """Not as if there were none: Microsoft's code is lost in the chain's own error."""
+    in_environment.setenv("AZURE_CLIENT_SECRET", "old-secret")
+    with pytest.raises(Unauthenticated, match="AADSTS7000215") as caught:
+        read(made(server, access_token=None))
+    assert "not its id" in caught.value.remedy
+    assert "old-secret" not in repr(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("host", "ca_file", "words"), [("https://127.0.0.1:1", True, "cannot connect"), (None, False, "TLS")]
+)
+def test_an_authority_that_the_chain_cannot_reach_is_unreachable(
+    server: AzureServer, in_environment: pytest.MonkeyPatch, host: str | None, ca_file: bool, words: str
+) -> None:
+    """Credentials that could not be tried were not refused."""
+    in_environment.setenv("AZURE_AUTHORITY_HOST", host or server.url)
+    with pytest.raises(Unreachable, match=words):
+        read(made(server, access_token=None, ca_file=server.ca_file if ca_file else None))
+
+
+@pytest.mark.parametrize(("status", "error"), [(500, ServerFault), (503, ServerFault), (429, Throttled)])
+@pytest.mark.usefixtures("in_environment")
+def test_an_authority_that_fails_the_chain_is_tried_again(
+    server: AzureServer, sleeps: list[float], status: int, error: type[ConnectorError]
+) -> None:
+    """What passes is not taken for missing credentials."""
+    server.sign_in_error = (status, "temporarily_unavailable", "later")
+    with pytest.raises(error):
+        read(made(server, access_token=None))
+    assert len(sleeps) == connectors.retry.ATTEMPTS - 1
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[AzureServer]:
+    """A tenant, and the metadata service of one of its machines (which speaks plain http)."""
+    with AzureServer(tls=False) as server:
+        server.subscription(ONE, "One")
+        monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", server.url)
+        yield server
+
+
+@pytest.mark.parametrize("options", [{}, {"client_id": "user-assigned"}, {"tenant_id": "acme.example"}])
+def test_a_managed_identity_signs_in(machine: AzureServer, options: dict[str, Any]) -> None:
+    """The machine's own, or the one that `client_id` names."""
+    machine.identities = {options.get("client_id", ""): 200}
+    assert ids(read(made(machine, ca_file=None, access_token=None, **options)))
+    assert machine.signed_in == 1
+
+
+def test_a_managed_identity_goes_through_no_proxy(machine: AzureServer) -> None:
+    """The metadata service is the machine's own: a proxy could not reach it, and would see the token."""
+    machine.identities = {"": 200}
+    assert ids(read(made(machine, ca_file=None, access_token=None, proxy="http://127.0.0.1:1")))
+
+
+def test_an_identity_that_the_machine_has_not_is_none(machine: AzureServer) -> None:
+    """Another identity than the one asked for is never taken."""
+    machine.identities = {"": 200}
+    with pytest.raises(Unauthenticated, match="no usable credentials"):
+        read(made(machine, ca_file=None, access_token=None, client_id="another"))
+    assert machine.signed_in == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [(500, ServerFault), (410, ServerFault), (429, Throttled), (404, Unauthenticated)]
+)
+def test_a_metadata_service_that_fails_is_a_fault(
+    machine: AzureServer, sleeps: list[float], status: int, error: type[ConnectorError]
+) -> None:
+    """What passes is tried again: 410 says that it is being renewed."""
+    machine.identities = {"": status}
+    with pytest.raises(error):
+        read(made(machine, ca_file=None, access_token=None))
+    assert bool(sleeps) == (error is not Unauthenticated)
+
+
+def test_a_workload_identity_signs_in(server: AzureServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By the cluster's token for the pod; the app and its tenant are the options'."""
+    (tmp_path / "token").write_text("token-of-the-cluster")
+    monkeypatch.setenv("AZURE_AUTHORITY_HOST", server.url)
+    monkeypatch.setenv("AZURE_FEDERATED_TOKEN_FILE", str(tmp_path / "token"))
+    server.apps["pod"] = ""
+    assert ids(read(made(server, access_token=None, client_id="pod", tenant_id="acme.example")))
+    assert server.assertions == ["token-of-the-cluster"]
+    assert set(server.tenants) == {"acme.example"}
+
+
+@pytest.mark.parametrize("tenant", [None, "acme.example"])
+def test_the_command_line_signs_in(
+    server: AzureServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tenant: str | None
+) -> None:
+    """The Azure CLI is asked for a token of the tenant that the options name, if they do."""
+    az = tmp_path / "az"
+    told = {"accessToken": server.token, "expires_on": 4_000_000_000, "expiresOn": "2096-10-02 07:06:40.000000"}
+    az.write_text(f"#!/bin/sh\necho \"$@\" >> {tmp_path}/asked\necho '{json.dumps(told)}'\n")
+    az.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert ids(read(made(server, access_token=None, tenant_id=tenant)))
+    assert ("--tenant acme.example" in (tmp_path / "asked").read_text()) == bool(tenant)
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -962,6 +1180,21 @@ def test_a_proxy_is_used(server: AzureServer) -> None:
     """Requests go through it, or not at all."""
     with pytest.raises(Unreachable, match="cannot connect"):
         read(made(server, proxy="http://127.0.0.1:1"))
+    assert server.requests == []
+
+
+def test_signing_in_goes_through_the_proxy(server: AzureServer, as_app: dict[str, Any]) -> None:
+    """The secret takes no other way."""
+    with pytest.raises(Unreachable, match="sign-in: cannot connect"):
+        read(made(server, **as_app, proxy="http://127.0.0.1:1"))
+    assert server.signed_in == 0
+
+
+@pytest.mark.parametrize("proxy", ["", "proxy", "socks5://proxy:1", "http://", "http://proxy:99999", "http://[::1"])
+def test_a_proxy_that_is_none_is_misconfigured(server: AzureServer, proxy: str) -> None:
+    """A typing error is not an unreachable network; nor does anything go around the proxy."""
+    with pytest.raises(Misconfigured, match="proxy"):
+        read(made(server, proxy=proxy))
     assert server.requests == []
 
 

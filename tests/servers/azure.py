@@ -4,7 +4,8 @@ Built from Microsoft's published pages: the REST API "Azure Resource Graph: Reso
 `$skipToken`, `resultTruncated`), "Paging results", "Guidance for throttled requests" (the quota's headers, the one that
 tells of more than 10,000 subscriptions), "Get resource changes" (`resourcechanges`, `resourcecontainerchanges`), "Azure
 Resource Graph table and resource type reference" with its samples (`managementGroupAncestorsChain`), "Common error
-codes" of Azure Resource Manager; and of the Microsoft identity platform "The client credentials flow", "Error codes".
+codes" of Azure Resource Manager; "Guidance for pagination" (partitions by a hash); and of the Microsoft identity platform
+"The client credentials flow", "Error codes", "How to use managed identities on an Azure VM to acquire an access token".
 
 It understands the part of the query language that a reader of tables needs. What one may not read is left out. Pages
 go by position, over what there is at that moment. Its clock stands still unless `advance` moves it.
@@ -25,6 +26,7 @@ from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl
+from zlib import crc32
 
 from tests.servers.base import Broken, HttpsServer, body_of, send
 
@@ -126,8 +128,14 @@ class AzureServer(HttpsServer[Answer]):
         self.apps = {"app": "s3cret-of-the-app"}
         """Client secrets. An app with an empty one signs in with a certificate."""
         self.sign_in_error: tuple[int, str, str] | None = None
+        self.sign_in_page: bytes | None = None
+        """What stands in place of the authority's answers: some gateway's own page."""
+        self.identities: dict[str, int] = {}
+        """What the metadata service answers, by client id ("" is the machine's own identity)."""
         self.signed_in = 0
         self.assertions: list[str] = []
+        self.tenants: list[str] = []
+        """Those that were signed in to."""
         self.requests: list[dict[str, Any]] = []
         """The bodies of all queries."""
         self.headers: list[dict[str, str]] = []
@@ -220,6 +228,9 @@ class AzureServer(HttpsServer[Answer]):
         if path.endswith(("/.well-known/openid-configuration", "/oauth2/v2.0/token")):
             self._sign_in(request, path.split("/")[1], dict(parse_qsl(data.decode())))
             return
+        if path == "/metadata/identity/oauth2/token":
+            self._metadata(request, dict(parse_qsl(query)))
+            return
         self.headers.append({k.lower(): v for k, v in request.headers.items()})
         status, headers, answer = 200, {"Content-Type": "application/json; charset=utf-8"}, None
         headers |= {"x-ms-user-quota-remaining": str(self.quota[0]), "x-ms-user-quota-resets-after": self.quota[1]}
@@ -256,6 +267,10 @@ class AzureServer(HttpsServer[Answer]):
         """The authority: where its token endpoint is, and a token for a secret or a certificate (RFC 6749, RFC 7523)."""
         status, told = 200, {}
         secret = self.apps.get(form.get("client_id", ""))
+        self.tenants.append(tenant)
+        if self.sign_in_page is not None:
+            send(request, 200, [("Content-Type", "text/html")], self.sign_in_page)
+            return
         if request.command == "GET":
             told = {
                 "token_endpoint": f"{self.url}/{tenant}/oauth2/v2.0/token",
@@ -273,10 +288,23 @@ class AzureServer(HttpsServer[Answer]):
             assert form["scope"] == "https://management.azure.com/.default", form["scope"]
             if not secret:
                 self.assertions.append(form["client_assertion"])
-            self.signed_in += 1
-            self.token = f"issued-{uuid.uuid4().hex}"
-            told = {"token_type": "Bearer", "expires_in": "3599", "access_token": self.token}
+            told = self._issued()
         send(request, status, [("Content-Type", "application/json; charset=utf-8")], json.dumps(told).encode())
+
+    def _metadata(self, request: BaseHTTPRequestHandler, query: dict[str, str]) -> None:
+        """The metadata service of a machine, which knows its identities."""
+        status = self.identities.get(query.get("client_id", ""), 400)
+        told: dict[str, Any] = {"error": "invalid_request", "error_description": "Identity not found"}
+        if request.headers.get("Metadata") != "true" or query.get("resource") != "https://management.azure.com":
+            status = 400
+        elif status == 200:
+            told = {"client_id": query.get("client_id", "own"), "resource": query["resource"], **self._issued()}
+        send(request, status, [("Content-Type", "application/json; charset=utf-8")], json.dumps(told).encode())
+
+    def _issued(self) -> dict[str, str]:
+        self.signed_in += 1
+        self.token = f"issued-{uuid.uuid4().hex}"
+        return {"token_type": "Bearer", "expires_in": "3599", "access_token": self.token}
 
     def _admit(
         self, request: BaseHTTPRequestHandler, path: str, query: dict[str, list[str]], data: bytes
@@ -399,9 +427,14 @@ def _condition(text: str) -> Callable[[dict[str, Any]], bool]:
     if match := re.fullmatch(rf"(\w+) in~ \(({LITERAL}(?:, {LITERAL})*)\)", text):
         column, values = match[1], {_literal(m).lower() for m in re.findall(LITERAL, match[2])}
         return lambda row: row[column].lower() in values
-    if match := re.fullmatch(r"todatetime\(([\w.]+)\) >= datetime\(([\dTZ:-]+)\)", text):
-        path, since = match[1], datetime.fromisoformat(match[2])
-        return lambda row: _moment(_value(path, row)) >= since
+    if match := re.fullmatch(
+        r"todatetime\(([\w.]+)\) between \(datetime\(([\dTZ:-]+)\) \.\. datetime\(([\dTZ:-]+)\)\)", text
+    ):
+        path, since, until = match[1], datetime.fromisoformat(match[2]), datetime.fromisoformat(match[3])
+        return lambda row: since <= _moment(_value(path, row)) <= until
+    if match := re.fullmatch(r"hash\(tolower\(id\)\) % (\d+) == (\d+)", text):
+        of, number = int(match[1]), int(match[2])
+        return lambda row: crc32(row["id"].lower().encode()) % of == number
     raise _bad(f"Not understood: where {text}")
 
 

@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from connectors.errors import Forbidden, Incomplete, ServerFault, Throttled, Unauthenticated, Unreachable
+from connectors.errors import Forbidden, Incomplete
 from connectors.values import Resource
-from tests.connectors.rig import Fault, Rig, key_of
+from tests.connectors.rig import USUAL_FAULTS, Fault, Rig, key_of
 from tests.servers.azure import GROUPS, Answer, ArmProblem, AzureServer
 
 PAY = "0aaaaaaa-0000-4000-8000-000000000001"
@@ -95,6 +95,12 @@ def content() -> dict[str, Resource]:
     return {resource.id: resource for resource in found}
 
 
+def truncated(document: dict[str, Any]) -> None:
+    """The end of what Resource Graph lists, though not of what there is."""
+    document.pop("$skipToken", None)
+    document["resultTruncated"] = "true"
+
+
 ANSWERS = {
     Fault.UNAUTHENTICATED: Answer.error(ArmProblem.expired_token()),
     Fault.FORBIDDEN: Answer.error(ArmProblem.denied()),
@@ -106,6 +112,7 @@ ANSWERS = {
     Fault.EMPTY_LIST: Answer(hide=True),
     Fault.REPEATED_TOKEN: Answer(repeat=True),
     Fault.REFUSED: Answer(refuse=True),
+    Fault.SIZE_LIMIT: Answer(change=truncated),
 }
 CHANGES = {
     # where, while changes are read
@@ -120,6 +127,7 @@ CHANGES = {
     Fault.EMPTY_LIST: ("resources", 1),
     Fault.REPEATED_TOKEN: ("resourcechanges", 1),
     Fault.REFUSED: ("resourcechanges", 1),
+    Fault.SIZE_LIMIT: ("resourcechanges", 2),
 }
 
 
@@ -127,19 +135,7 @@ class AzureRig(Rig):
     kind = "azure"
     role = "integration"
     pages = 4
-    faults = {
-        Fault.UNAUTHENTICATED: Unauthenticated,
-        Fault.FORBIDDEN: Forbidden,
-        Fault.SERVER_ERROR: ServerFault,
-        Fault.UNAVAILABLE: ServerFault,
-        Fault.THROTTLED_ONCE: Throttled,
-        Fault.THROTTLED_BARE: Throttled,
-        Fault.EMPTY_BODY: ServerFault,
-        Fault.CUT_BODY: ServerFault,
-        Fault.EMPTY_LIST: Forbidden,
-        Fault.REPEATED_TOKEN: Incomplete,
-        Fault.REFUSED: Unreachable,
-    }
+    faults = {**USUAL_FAULTS, Fault.EMPTY_LIST: Forbidden, Fault.SIZE_LIMIT: Incomplete}
     change_faults = faults
     stale_bookmark = "2001-01-01T00:00:00Z"
 
