@@ -1,26 +1,20 @@
 """What the server asks of the database. Read-only, short, and never in the writer's way.
 
-Each `Reader` has a connection of its own and belongs to one thread. Ages belong to the sources, not to the rows, so
-they are few: they are kept in memory and read again when the database has changed.
+Each `Reader` has a connection of its own and belongs to one thread.
 """
 
 from __future__ import annotations
 
 import sqlite3
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import orjson
 
-from daemon.errors import DatabaseUnusable
 from daemon.matching import canonical
+from daemon.store.following import Age, Follower, Source
 
-LOOK = 1.0
-"""Seconds between two looks at whether the file was replaced."""
+__all__ = ["Age", "Reader", "Row", "Source"]
 
 
 class Row(NamedTuple):
@@ -33,129 +27,8 @@ class Row(NamedTuple):
     head: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Age:
-    """When what an answer rests on was read, in seconds since the epoch, and until when it is not stale.
-
-    `valid_until`: the next hand-over of a schedule that the answer goes through; past it, the answer is stale.
-    """
-
-    resource_seen_at: float
-    owners_seen_at: float | None
-    stale_from: float
-    valid_until: float | None = None
-
-    @property
-    def oldest(self) -> float:
-        """The time of the oldest reading that the answer rests on."""
-        seen = self.resource_seen_at
-        return seen if self.owners_seen_at is None else min(seen, self.owners_seen_at)
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A source, as far as lookups need it. `whole`: every scope it has was read at least once."""
-
-    id: int
-    name: str
-    role: str
-    position: int
-    prefixes: tuple[str, ...]
-    whole: bool
-    error: str | None
-
-    def could_hold(self, key: str) -> bool:
-        """Whether it is an integration that a resource of this key could come from."""
-        return self.role == "integration" and (
-            not self.prefixes or key.lower().startswith(tuple(p.lower() for p in self.prefixes))
-        )
-
-
-class Reader:
-    """A read-only view of the database; it follows what the writer publishes."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._db: sqlite3.Connection | None = None
-        self._version: int | None = None
-        self.sources: dict[int, Source] = {}
-        self._ages: dict[int, Age] = {}
-        self._file: tuple[int, int] | None = None
-        self._look_at = 0.0
-        self._damaged = False
-        self.superseded = False
-        """Another file has taken the place of the one that is open: what this one lacks may yet be there."""
-
-    def close(self) -> None:
-        """Let the database go."""
-        if self._db is not None:
-            self._db.close()
-            self._db = None
-            self._version = None
-
-    @property
-    def db(self) -> sqlite3.Connection:
-        """The connection. DatabaseUnusable while there is no database."""
-        if self._db is None:
-            self._db, self._file = self._open()
-        return self._db
-
-    def _open(self) -> tuple[sqlite3.Connection, tuple[int, int]]:
-        try:
-            told = self._path.stat()
-            db = sqlite3.connect(
-                f"{self._path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
-            )
-            try:
-                db.execute("PRAGMA query_only = ON")
-                db.execute("PRAGMA cell_size_check = ON")
-                db.execute("SELECT 1 FROM source LIMIT 1")
-            except BaseException:
-                db.close()
-                raise
-        except (sqlite3.Error, UnicodeDecodeError, OSError) as error:
-            raise DatabaseUnusable(
-                self._path, str(error), remedy="`ownerd poll` makes it: see whether it runs, and where"
-            ) from error
-        return db, (told.st_dev, told.st_ino)
-
-    def _look(self) -> None:
-        """Take up a database that has replaced the one that is open: as soon as it knows all that the sources have.
-
-        Until then the old one is better, unless it is what failed.
-        """
-        self._look_at = time.monotonic() + LOOK
-        try:
-            told = self._path.stat()
-            if (told.st_dev, told.st_ino) == self._file:
-                return
-            self.superseded = True
-            db, file = self._open()
-        except (OSError, DatabaseUnusable):
-            self.superseded = True
-            return  # it is being made
-        ready = (
-            self._damaged
-            or db.execute(
-                "SELECT EXISTS (SELECT 1 FROM source) AND NOT EXISTS (SELECT 1 FROM source s WHERE NOT s.listed"
-                " OR EXISTS (SELECT 1 FROM scope c WHERE c.source_id = s.id AND c.read_at IS NULL))"
-            ).fetchone()[0]
-        )
-        if not ready:
-            db.close()
-            return
-        self.close()
-        self._db, self._file, self._damaged, self.superseded = db, file, False, False
-
-    @contextmanager
-    def generation(self) -> Iterator[sqlite3.Connection]:
-        """One generation for several reads; short, since it keeps the writer from reusing its log."""
-        db = self.db
-        db.execute("BEGIN")
-        try:
-            yield db
-        finally:
-            db.execute("COMMIT")
+class Reader(Follower):
+    """A read-only view of the database."""
 
     # --- lookups ----------------------------------------------------------------------------------------------------
 
@@ -183,12 +56,6 @@ class Reader:
             found.setdefault(key, []).append(Row(*row))
         return found
 
-    def age(self, freshness_id: int) -> Age:
-        """The ages that belong to a row."""
-        if freshness_id not in self._ages:  # published since `follow`
-            self._load()
-        return self._ages[freshness_id]
-
     def owners_agree(self, rows: Sequence[Row]) -> bool:
         """Whether several integrations give a resource the same owners."""
         ids = orjson.dumps([row.outcome_id for row in rows]).decode()
@@ -196,42 +63,6 @@ class Reader:
             "SELECT count(DISTINCT owners) FROM outcome WHERE id IN (SELECT value FROM json_each(?))", (ids,)
         ).fetchone()
         return bool(found[0] == 1)
-
-    def follow(self) -> None:
-        """Read ages and sources again if anything was published since, or if another database took this one's place."""
-        if self._db is not None and time.monotonic() >= self._look_at:
-            self._look()
-        version = self.db.execute("PRAGMA data_version").fetchone()[0]
-        if version != self._version:
-            self._load()
-            self._version = version
-
-    def _load(self) -> None:
-        with self.generation() as db:
-            self.sources = {
-                source_id: Source(source_id, name, role, position, tuple(orjson.loads(prefixes)), bool(whole), error)
-                for source_id, name, role, position, prefixes, whole, error in db.execute(
-                    "SELECT id, name, role, position, prefixes, listed AND NOT EXISTS"
-                    " (SELECT 1 FROM scope c WHERE c.source_id = s.id AND c.read_at IS NULL), error FROM source s"
-                )
-            }
-            read = {
-                source_id: (oldest, stale_after)
-                for source_id, oldest, stale_after in db.execute(
-                    "SELECT s.id, min(c.read_at), s.stale_after FROM source s JOIN scope c ON c.source_id = s.id"
-                    " WHERE s.role = 'directory' AND c.read_at IS NOT NULL GROUP BY s.id"
-                )
-            }
-            turns: dict[str, float | None] = {"[]": None}
-            self._ages = {}
-            for freshness_id, directories, schedules, read_at, stale_after in db.execute(
-                "SELECT f.id, f.directories, f.schedules, coalesce(c.read_at, 0), s.stale_after FROM freshness f"
-                " JOIN scope c ON c.id = f.scope_id JOIN source s ON s.id = c.source_id"
-            ):
-                if schedules not in turns:
-                    turns[schedules] = _next_turn(db, schedules)
-                ages = [read[d] for d in orjson.loads(directories) if d in read]
-                self._ages[freshness_id] = _age(read_at, stale_after, ages, turns[schedules])
 
     def members(self, directory: str, pid: str, now: float) -> list[dict[str, Any]]:
         """The active users of a principal, nested groups flattened, by name; a user is his own only member.
@@ -422,24 +253,3 @@ class Reader:
                     " JOIN outcome o ON o.id = n.outcome_id JOIN source s ON s.id = n.source_id GROUP BY 1, 2, 3"
                 ).fetchall(),
             }
-
-
-def _age(
-    read_at: float, stale_after: float, directories: Sequence[tuple[float, float]], valid_until: float | None
-) -> Age:
-    stale_from = min([read_at + stale_after, *(at + after for at, after in directories)])
-    if valid_until is not None:
-        stale_from = min(stale_from, valid_until)
-    return Age(read_at, min((at for at, _ in directories), default=None), stale_from, valid_until)
-
-
-def _next_turn(db: sqlite3.Connection, schedules: str) -> float | None:
-    """The first beginning or end of a shift of `schedules` after what has been published; None if there is none."""
-    found: float | None = db.execute(
-        "SELECT min(at) FROM (SELECT min(h.start) AS at FROM json_each(?1) j JOIN source d ON d.id = j.value ->> 0"
-        " JOIN shift h ON h.directory_id = d.id AND h.schedule_pid = j.value ->> 1 AND h.start > d.turned_at UNION ALL"
-        " SELECT min(h.until) FROM json_each(?1) j JOIN source d ON d.id = j.value ->> 0"
-        " JOIN shift h ON h.directory_id = d.id AND h.schedule_pid = j.value ->> 1 AND h.until > d.turned_at)",
-        (schedules,),
-    ).fetchone()[0]
-    return found
