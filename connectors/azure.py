@@ -40,6 +40,7 @@ MOST_CHANGES = 20_000
 """With more of them, a whole read costs fewer requests."""
 
 _AT_ONCE = 100  # ids that one query asks for
+_CHECKED_AT_ONCE = 1000  # subscriptions: a row of each fits one page
 _GROUPS = "/providers/Microsoft.Management/managementGroups/"
 _OWN_TYPES = "type in~ ('microsoft.resources/subscriptions', 'microsoft.resources/subscriptions/resourcegroups')"
 _COLUMNS = "project id, name, type, tags"
@@ -49,6 +50,7 @@ _SUBSCRIPTIONS = (
     f" | {_COLUMNS}, subscriptionId, {_CHAIN} | order by id asc"
 )
 _CONTAINERS = f"resourcecontainers | where {_OWN_TYPES} | {_COLUMNS}, {_CHAIN} | order by id asc"
+_FILLED = "resources | summarize number = count() by id = subscriptionId | order by id asc"
 _RESOURCES = f"resources | {_COLUMNS} | order by id asc"
 _MANAGEMENT_GROUPS = (
     "resourcecontainers | where type =~ 'microsoft.management/managementgroups'"
@@ -126,8 +128,11 @@ class Azure(Connector):
         """Forbidden if the subscription's own row cannot be seen; else the server's time."""
         answer = self._graph.ask(f"{scope}: subscription", _SUBSCRIPTIONS, [scope], top=1)
         if not any(text_of(row, "subscriptionId", f"{scope}: a row").lower() == scope for row in answer.rows):
-            raise self._hidden(f"{scope}: this subscription cannot be seen", scope)
+            raise self._invisible(scope)
         return answer.time
+
+    def _invisible(self, scope: str) -> Forbidden:
+        return self._hidden(f"{scope}: this subscription cannot be seen", scope)
 
     def _hidden(self, what: str, scope: str = "") -> Forbidden:
         at = f"/subscriptions/{scope}" if scope else f"{_GROUPS}{self.options.management_group or 'GROUP'}"
@@ -196,26 +201,34 @@ class Azure(Connector):
     # --- ownerd check -----------------------------------------------------------------------------------------------
 
     def check(self) -> Iterator[Check]:
-        """Ask each subscription for its row; name the permission that is missing, and what cannot be shown."""
+        """Ask for a thousand subscriptions at once; name the permission that is missing, and what cannot be shown."""
         try:
-            scopes = list(self.scopes())
+            subscriptions = [scope for scope in self.scopes() if scope != HIERARCHY]
+            for start in range(0, len(subscriptions), _CHECKED_AT_ONCE):
+                yield from self._look_at(subscriptions[start : start + _CHECKED_AT_ONCE])
         except Denied as error:
             yield Check("find the subscriptions", ok=False, detail=error.message, remedy=error.remedy)
             return
-        for scope in scopes:
-            what = f"read {scope}"
-            try:
-                if scope != HIERARCHY:
-                    self._must_see(scope)
-                    row = next(iter(self._graph.ask(what, _RESOURCES, [scope], top=1).rows), None)
-                    yield Check(what, ok=True, detail="" if row else "readable, and without a resource")
-                    continue
-                groups = self._graph.ask(what, _MANAGEMENT_GROUPS, None, self.options.management_group, top=1).rows
-            except ConnectorError as error:
-                yield Check(what, ok=False, detail=error.message, remedy=error.remedy)
-                continue
-            gap = None if groups else _NO_GROUPS
-            yield Check(what, ok=True, detail=gap.message if gap else "", remedy=gap.remedy if gap else "")
+        what, group = f"read {HIERARCHY}", self.options.management_group
+        try:
+            gap = None if self._graph.ask(what, _MANAGEMENT_GROUPS, None, group, top=1).rows else _NO_GROUPS
+        except ConnectorError as error:
+            yield Check(what, ok=False, detail=error.message, remedy=error.remedy)
+            return
+        yield Check(what, ok=True, detail=gap.message if gap else "", remedy=gap.remedy if gap else "")
+
+    def _look_at(self, subscriptions: list[str]) -> Iterator[Check]:
+        seen, filled = (
+            {text_of(row, column, "check: a row").lower() for row in self._graph.rows("check", query, subscriptions)}
+            for query, column in ((_SUBSCRIPTIONS, "subscriptionId"), (_FILLED, "id"))
+        )
+        for scope in subscriptions:
+            if scope in seen:
+                detail = "" if scope in filled else "readable, and without a resource"
+                yield Check(f"read {scope}", ok=True, detail=detail)
+            else:
+                error = self._invisible(scope)
+                yield Check(f"read {scope}", ok=False, detail=error.message, remedy=error.remedy)
 
 
 _NO_GROUPS = Gap(

@@ -40,6 +40,10 @@ from connectors.errors import (
     Unreachable,
 )
 from connectors.values import Bookmark, Change, Gap, Gone, Record, Resource
+from daemon.child import Job
+from daemon.child import read as poll
+from daemon.spool import SpoolWriter
+from tests.harness import World, configuration, integration
 from tests.servers.azure import GROUPS, Answer, ArmProblem, AzureServer
 
 ONE, TWO = "0aaaaaaa-0000-4000-8000-000000000001", "0bbbbbbb-0000-4000-8000-000000000002"
@@ -800,9 +804,30 @@ def test_check_names_each_subscription_that_cannot_be_seen(server: AzureServer) 
 
 
 def test_check_is_cheap(server: AzureServer) -> None:
-    """It asks for one row at a time."""
-    list(made(server, subscriptions=[ONE]).check())
-    assert {x["options"]["$top"] for x in server.requests} == {1}
+    """The number of subscriptions costs nothing: four hundred are not eight hundred queries."""
+    server.page = 1000
+    for n in range(400):
+        server.subscription(f"0ddddddd-0000-4000-8000-{n:012}", f"s{n}")
+    checks = list(made(server).check())
+    assert len(checks) == 403
+    assert all(c.ok for c in checks)
+    assert len(server.requests) == 4
+
+
+def test_check_names_each_of_many_that_cannot_be_seen(server: AzureServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One in each lot that is asked for."""
+    monkeypatch.setattr(module, "_CHECKED_AT_ONCE", 1)
+    server.unseen.add(TWO)
+    checks = list(made(server, subscriptions=[ONE, TWO]).check())
+    assert [(c.what, c.ok) for c in checks] == [(f"read {ONE}", True), (f"read {TWO}", False), ("read hierarchy", True)]
+
+
+def test_check_tells_of_refused_credentials(server: AzureServer) -> None:
+    """In one line, not one for each subscription."""
+    with server.broken("resourcecontainers", 1, Answer.error(ArmProblem.denied())):
+        (check,) = made(server, subscriptions=[ONE, TWO]).check()
+    assert not check.ok
+    assert "AuthorizationFailed" in check.detail
 
 
 def test_check_tells_the_gap(server: AzureServer) -> None:
@@ -1227,3 +1252,33 @@ def test_the_server_speaks_as_microsofts_description(server: AzureServer) -> Non
         assert asked["options"].keys() <= keys(QueryRequestOptions)
     assert answers[0]["count"] == len(answers[0]["data"]) == 3
     assert answers[0]["totalRecords"] == 7
+
+
+# --- through to the database --------------------------------------------------------------------------------------------
+
+
+def test_a_subscription_that_is_no_longer_seen_keeps_its_rows(server: AzureServer, tmp_path: Path) -> None:
+    """Where none are named, a lost right looks like a subscription that is gone: it is held until somebody looks."""
+    with contextlib.closing(World(tmp_path, configuration(integration()))) as world:
+
+        def run() -> str:
+            world.runs += 1
+            world.clock.now += 60
+            path = tmp_path / f"{world.runs}.db"
+            spool = SpoolWriter(path, clock=world.clock)
+            with contextlib.closing(made(server)) as connector:
+                list(poll(Job("aws", "integration", "azure", {}, [], str(path)), connector, spool))
+            spool.finish([], None)
+            return world.store.run("aws", path).state
+
+        def rows() -> list[tuple[Any, ...]]:
+            return world.query("SELECT key FROM resource ORDER BY 1")
+
+        assert run() == "ok"
+        before = rows()
+        server.unseen.add(TWO)
+        assert run() == "held"
+        assert rows() == before
+        server.unseen.clear()
+        assert run() == "ok"
+        assert rows() == before

@@ -19,6 +19,7 @@ import hashlib
 import json
 import re
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -399,6 +400,9 @@ class AzureServer(HttpsServer[Answer]):
                 rows = [row for row in rows if _condition(rest)(row)]
             elif verb == "project":
                 rows = [_projected(rest, row) for row in rows]
+            elif step == "summarize number = count() by id = subscriptionId":
+                counts = Counter(row["subscriptionId"] for row in rows)
+                rows = [{"id": id_, "number": number} for id_, number in counts.items()]
             elif step == "order by id asc":
                 rows.sort(key=lambda row: row["id"].lower())
             else:
