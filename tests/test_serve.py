@@ -438,3 +438,32 @@ def test_a_thousand_hostile_values(tmp_path: Path) -> None:
         findings = world.pages("/v1/drift", "findings", limit=1000)
         assert {f["value"] for f in findings} == {v.strip() for v in values}
     world.close()
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Host": "localhost"}, 200),
+        ({"Host": "localhost:8080"}, 200),
+        ({"Host": "ownerd"}, 200),
+        ({"Host": ""}, 200),
+        ({"Host": "127.0.0.1:8080"}, 200),
+        ({"Host": "[::1]:80"}, 200),
+        ({"Host": "rebound.example"}, 403),
+        ({"Host": "rebound.example:8080"}, 403),
+        ({"Host": "10.0.0.1"}, 403),
+        ({"Host": "[2001:db8::1]"}, 403),
+        ({"Host": "127.0.0.1.rebound.example"}, 403),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://localhost"}, 403),
+    ],
+    ids=str,
+)
+def test_a_browser_does_not_reach_it(filled: Served, headers: dict[str, str], status: int) -> None:
+    """What a page on the web could have somebody's browser ask is refused, whatever name it was led to."""
+    answer = filled.get("/v1/owner", headers, resource="r01")
+    assert answer.status == status
+    if status == 403:
+        assert answer.problem == "not-local"

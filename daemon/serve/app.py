@@ -23,6 +23,7 @@ from daemon.errors import DatabaseUnusable
 from daemon.explain import explain
 from daemon.matching import resource_key
 from daemon.serve import parameters as given
+from daemon.serve.local import LocalOnly
 from daemon.serve.lookup import ANY_AGE, Lookup, parse_cache_control
 from daemon.serve.metrics import metrics
 from daemon.serve.openapi import OPENAPI
@@ -282,7 +283,7 @@ async def _on_fault(request: Request, error: Exception) -> Response:
     return problem_response(Problem("internal", "the request failed; the log says more"))
 
 
-def make_app(database: Path, clock: Callable[[], float] = time.time) -> tuple[Starlette, Pages]:
+def make_app(database: Path, clock: Callable[[], float] = time.time) -> tuple[LocalOnly, Pages]:
     """The application over a database, and its handlers."""
     pages = Pages(database, clock)
     get, post = ["GET"], ["POST"]
@@ -309,4 +310,4 @@ def make_app(database: Path, clock: Callable[[], float] = time.time) -> tuple[St
             Exception: _on_fault,
         },
     )
-    return app, pages
+    return LocalOnly(app), pages

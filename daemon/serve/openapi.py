@@ -220,7 +220,7 @@ def _call(
 ) -> _Json:
     """One operation. `kinds` are the problems it may answer with, beside those that any may."""
     told: _Json = {"200": {"description": summary, "content": {"application/json": {"schema": answer}}}}
-    for kind in (*kinds, "bad-request", "method-not-allowed", "internal", "unavailable"):
+    for kind in (*kinds, "bad-request", "not-local", "method-not-allowed", "internal", "unavailable"):
         status, title = TYPES[kind]
         there = told.setdefault(
             str(status),

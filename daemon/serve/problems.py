@@ -9,6 +9,7 @@ from daemon.text import json_bytes
 
 TYPES: Mapping[str, tuple[int, str]] = {
     "bad-request": (400, "The request cannot be understood"),
+    "not-local": (403, "The request comes from a browser, or through another host's name"),
     "not-found": (404, "There is no such page"),
     "unknown-resource": (404, "No source has this resource"),
     "method-not-allowed": (405, "The page does not answer to this method"),
