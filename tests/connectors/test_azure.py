@@ -429,6 +429,26 @@ def test_parts_that_are_too_large_are_divided(server: AzureServer) -> None:
     assert any("hash(" in query for query in queries(server))
 
 
+def test_a_part_that_is_truncated_fails(server: AzureServer) -> None:
+    """In this way of reading, too, a list without its end is none."""
+    server.positions = False
+
+    def cut(document: dict[str, Any]) -> None:
+        if "hash(" in queries(server)[-1]:
+            truncated(document)
+
+    with server.broken("resources", 1, Answer(change=cut)), pytest.raises(Incomplete, match="truncated"):
+        read(made(server))
+
+
+def test_pages_that_contradict_each_other_are_read_in_another_way(server: AzureServer) -> None:
+    """A page that tells of another number of rows belongs to another list."""
+    other = Answer(change=lambda document: document.update(totalRecords=8), times=1)
+    with server.broken("resources", 2, other):
+        assert len(ids(read(made(server)))) == 9
+    assert any("hash(" in query for query in queries(server))
+
+
 def test_parts_that_never_fit_fail(server: AzureServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that always has more is not asked for ever."""
     monkeypatch.setattr(graph_module, "_MOST_PARTS", 0)
