@@ -26,6 +26,7 @@ from pydantic_core import PydanticCustomError
 
 from config.permissions import unsafe
 from config.problems import ConfigurationError, Problem, nearest, place_of
+from config.users import Gid, Uid
 from config.validation import problems_in
 from connectors.options import Duration, DurationOrNone, Strict
 from connectors.registry import DIRECTORIES, INTEGRATIONS, Entry, load
@@ -59,6 +60,10 @@ class Daemon(Strict):
         "0660", description="Permissions of ownerd.sock, in octal."
     )
     socket_group: Text | None = Field(None, description="Group that owns ownerd.sock. Default: the process's.")
+    allow_uids: tuple[Uid, ...] = Field(
+        (), description="Users, by number or name, who may ask on ownerd.sock. Default: whoever may open it."
+    )
+    allow_gids: tuple[Gid, ...] = Field((), description="Groups whose members may ask too; supplementary ones count.")
     log_format: Literal["json", "console"] = Field("json", description="How log lines look.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least level logged.")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import threading
 from collections.abc import Iterator
@@ -12,12 +11,14 @@ from typing import Any
 
 import jsonschema
 import pytest
-import uvicorn
+import uvloop
 
 from connectors.errors import Forbidden, Unreachable
 from connectors.values import Gap, Record
+from daemon.peers import Allowed
 from daemon.pipeline import Store
 from daemon.serve.app import make_app
+from daemon.serve.server import Server
 from daemon.sockets import bind_unix
 from tests.harness import Clock, World, configuration, group, integration, members, owned_by, resource, team, user
 from tests.unixhttp import Answer, call, get
@@ -37,10 +38,8 @@ def serving(database: Path, socket: Path, clock: Clock) -> Iterator[None]:
     """A server in a thread, with the test's clock."""
     app, pages = make_app(database, clock)
     listening = bind_unix(socket, 0o600)
-    server = uvicorn.Server(
-        uvicorn.Config(app, lifespan="off", log_config=None, ws="none", http="httptools", loop="none")
-    )
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listening])))
+    server = Server(app, pages, Allowed())
+    thread = threading.Thread(target=lambda: uvloop.run(server.serve(sockets=[listening])))
     thread.start()
     try:
         yield

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,8 @@ class Pages:
         self._threads = threading.local()
         self.lookup = Lookup(Reader(database), clock)
         self._lookups = [self.lookup]
+        self.connections: Counter[str] = Counter()
+        """How connections fared; the server counts them."""
 
     def close(self) -> None:
         """Let the database go, in every thread."""
@@ -222,7 +225,7 @@ class Pages:
 
     def metrics(self, _request: Request) -> Response:
         """`GET /metrics`: Prometheus text."""
-        text = metrics(self._slow().reader, self.lookup.counts, self._clock())
+        text = metrics(self._slow().reader, self.lookup.counts, self.connections, self._clock())
         return Response(text, headers={"cache-control": "no-store"}, media_type="text/plain; version=0.0.4")
 
     async def openapi(self, _request: Request) -> Response:

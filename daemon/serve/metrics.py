@@ -11,10 +11,12 @@ from collections.abc import Iterable, Mapping
 from daemon.store.reader import Reader
 from daemon.text import printable
 
+CONNECTION_EVENTS = ("accepted", "refused", "evicted", "idle", "slow", "unread", "malformed")
+
 Sample = tuple[Mapping[str, str], float]
 
 
-def metrics(reader: Reader, lookups: Counter[str], now: float) -> str:
+def metrics(reader: Reader, lookups: Counter[str], connections: Counter[str], now: float) -> str:
     """All metrics. Label values are names from the configuration and words of ours; never tags."""
     sources = reader.status()
     counts = reader.counts()
@@ -22,6 +24,12 @@ def metrics(reader: Reader, lookups: Counter[str], now: float) -> str:
     scopes = [({**n, "scope": c["name"]}, c) for n, s in zip(name, sources, strict=True) for c in s["scopes"]]
     parts = [
         _metric("lookups_total", "counter", "Lookups of this process, by result.", _lookups(lookups)),
+        _metric(
+            "connections_total",
+            "counter",
+            "Connections of this process; and those that were refused, or ended before their client ended them.",
+            [({"event": event}, connections[event]) for event in CONNECTION_EVENTS],
+        ),
         _metric(
             "source_up",
             "gauge",

@@ -3,38 +3,80 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import signal
 import socket
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
+from typing import cast
 
 import structlog
 import uvicorn
 import uvloop
+from starlette.types import ASGIApp
 
 from config.problems import ConfigurationError
 from config.settings import Settings, load_settings
 from daemon import logs
 from daemon.errors import DatabaseUnusable
 from daemon.notify import inherited_socket, notify, watchdog_interval
+from daemon.peers import Allowed
 from daemon.processes import end_with_supervisor
 from daemon.serve.app import Pages, make_app
+from daemon.serve.connection import IDLE, MOST_CONNECTIONS, Connection, Door
+from daemon.serve.quick import Quick
 from daemon.sockets import bind_unix
 
 log = structlog.get_logger()
 
-_KEEP_ALIVE = 75
 _GRACE = 5
 """Seconds that requests under way have to end when the server stops."""
+_DRAIN = 0.5
+"""Seconds in which connected clients may ask once more when the server stops: they are told to connect anew."""
+_OTHER_FILES = 128
+"""Files that are no connections: the database, once a thread; the log; what the loop needs."""
 
 
-class _Server(uvicorn.Server):
-    """uvicorn, with our signal handling: it would raise SIGTERM again at the end, and so end as if killed."""
+class Server(uvicorn.Server):
+    """uvicorn, with bounded connections, a short way for lookups, an end that fails no request, and our signals."""
+
+    def __init__(self, app: ASGIApp, pages: Pages, allowed: Allowed, most: int = MOST_CONNECTIONS) -> None:
+        self.door = Door(Quick(pages.lookup), allowed, pages.connections, most)
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=cast("type[asyncio.Protocol]", partial(Connection, self.door)),
+                loop="none",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_keep_alive=int(IDLE),
+                timeout_graceful_shutdown=_GRACE,
+            )
+        )
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave the signals to `_serve`."""
+        """Leave the signals to `_serve`: uvicorn would raise SIGTERM again at the end, and so end as if killed."""
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Watch over the connections too."""
+        await super().startup(sockets)
+        self._watch = asyncio.create_task(self.door.watch())
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept no more, and let those who are connected have their answers; who asks later finds the next server."""
+        for server in self.servers:
+            server.close()
+        await self.door.drain(_DRAIN)
+        self._watch.cancel()
+        await super().shutdown(sockets)
 
 
 def serve(settings: Settings) -> int:
@@ -57,21 +99,7 @@ def serve(settings: Settings) -> int:
 
 async def _serve(settings: Settings, listening: socket.socket) -> None:
     app, pages = make_app(settings.database)
-    server = _Server(
-        uvicorn.Config(
-            app,
-            http="httptools",
-            loop="none",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_keep_alive=_KEEP_ALIVE,
-            timeout_graceful_shutdown=_GRACE,
-        )
-    )
+    server = Server(app, pages, _allowed(settings), _most_connections())
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
@@ -79,7 +107,7 @@ async def _serve(settings: Settings, listening: socket.socket) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
-    loop.add_signal_handler(signal.SIGHUP, _reload, settings)
+    loop.add_signal_handler(signal.SIGHUP, _reload, settings, server.door)
     alive = asyncio.create_task(_signs_of_life(pages))
     log.info("server.ready", socket=listening.getsockname(), database=str(settings.database))
     notify("READY=1")
@@ -94,8 +122,23 @@ async def _serve(settings: Settings, listening: socket.socket) -> None:
         pages.close()
 
 
-def _reload(settings: Settings) -> None:
-    """Only how it logs can change without a restart; everything else is the poller's, or the socket's."""
+def _allowed(settings: Settings) -> Allowed:
+    return Allowed(frozenset(settings.daemon.allow_uids), frozenset(settings.daemon.allow_gids))
+
+
+def _most_connections() -> int:
+    """As many as the limit of open files allows, which is raised as far as it may be."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_CONNECTIONS + _OTHER_FILES
+    if soft < wanted:
+        with suppress(OSError, ValueError):  # a sandbox may forbid it; the unit's LimitNOFILE= does it there
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(1, min(MOST_CONNECTIONS, soft - _OTHER_FILES))
+
+
+def _reload(settings: Settings, door: Door) -> None:
+    """How it logs and who may ask can change without a restart; all else is the poller's, or the socket's."""
     try:
         new = load_settings(settings.path)
     except ConfigurationError as error:
@@ -103,6 +146,7 @@ def _reload(settings: Settings) -> None:
             log.error("config.refused", place=problem.place, problem=problem.message)  # noqa: TRY400  # no traceback
         return
     logs.configure(new.daemon.log_format, new.daemon.log_level)
+    door.allow(_allowed(new))
     log.info("config.reloaded", path=str(new.path))
 
 
@@ -115,5 +159,9 @@ async def _signs_of_life(pages: Pages) -> None:
         except DatabaseUnusable as error:
             # There is no database before the first poll: no reason to be restarted.
             log.warning("database.unavailable", problem=error.message, remedy=error.remedy)
-        notify("WATCHDOG=1")
+            notify("WATCHDOG=1")
+        except sqlite3.Error as error:
+            log.error("database.failed", problem=str(error))  # noqa: TRY400  # no traceback
+        else:
+            notify("WATCHDOG=1")
         await asyncio.sleep(interval)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import orjson
 
+from daemon.answers import answer_tail
 from daemon.errors import DatabaseUnusable
 
 LOOK = 1.0
@@ -32,6 +33,17 @@ class Age:
     owners_seen_at: float | None
     stale_from: float
     valid_until: float | None = None
+    _fresh: bytes = field(init=False, repr=False, compare=False)
+    _stale: bytes = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for name, stale in (("_fresh", False), ("_stale", True)):
+            tail = answer_tail(self.resource_seen_at, self.owners_seen_at, stale=stale, valid_until=self.valid_until)
+            object.__setattr__(self, name, tail)
+
+    def tail(self, now: float) -> bytes:
+        """What ends an answer's bytes at `now`. There are few ages and many answers: it is rendered once."""
+        return self._stale if now > self.stale_from else self._fresh
 
     @property
     def oldest(self) -> float:
@@ -68,6 +80,9 @@ class Follower:
         self._version: int | None = None
         self.sources: dict[int, Source] = {}
         self._ages: dict[int, Age] = {}
+        self._read: dict[int, tuple[float, float]] | None = None
+        """Of each directory that was read: when, and for how long that counts."""
+        self._turns: dict[str, float | None] = {}
         self._file: tuple[int, int] | None = None
         self._look_at = 0.0
         self._damaged = False
@@ -146,13 +161,17 @@ class Follower:
             db.execute("COMMIT")
 
     def age(self, freshness_id: int) -> Age:
-        """The ages that belong to a row."""
-        if freshness_id not in self._ages:  # published since `follow`
-            self._load()
+        """The ages that belong to a row of the generation that `know_ages` was last asked about."""
         return self._ages[freshness_id]
 
+    def know_ages(self, db: sqlite3.Connection, freshness_ids: Iterable[int]) -> None:
+        """Read the ages of rows, in the generation that the rows were read in: no row gets those of a later one."""
+        for freshness_id in freshness_ids:
+            if freshness_id not in self._ages:
+                self._ages[freshness_id] = self._age_of(db, freshness_id)
+
     def follow(self) -> None:
-        """Read ages and sources again if anything was published since, or if another database took this one's place."""
+        """Forget ages and sources if anything was published since, or if another database took this one's place."""
         if self._db is not None and time.monotonic() >= self._look_at:
             self._look()
         version = self.db.execute("PRAGMA data_version").fetchone()[0]
@@ -161,31 +180,36 @@ class Follower:
             self._version = version
 
     def _load(self) -> None:
-        with self.generation() as db:
-            self.sources = {
-                source_id: Source(source_id, name, role, position, tuple(orjson.loads(prefixes)), bool(whole), error)
-                for source_id, name, role, position, prefixes, whole, error in db.execute(
-                    "SELECT id, name, role, position, prefixes, listed AND NOT EXISTS"
-                    " (SELECT 1 FROM scope c WHERE c.source_id = s.id AND c.read_at IS NULL), error FROM source s"
-                )
-            }
-            read = {
+        """Read the sources. Ages follow when a row needs them: a large organization has thousands."""
+        self._ages.clear()
+        self._turns = {"[]": None}
+        self._read = None
+        self.sources = {
+            source_id: Source(source_id, name, role, position, tuple(orjson.loads(prefixes)), bool(whole), error)
+            for source_id, name, role, position, prefixes, whole, error in self.db.execute(
+                "SELECT id, name, role, position, prefixes, listed AND NOT EXISTS"
+                " (SELECT 1 FROM scope c WHERE c.source_id = s.id AND c.read_at IS NULL), error FROM source s"
+            )
+        }
+
+    def _age_of(self, db: sqlite3.Connection, freshness_id: int) -> Age:
+        if self._read is None:
+            self._read = {
                 source_id: (oldest, stale_after)
                 for source_id, oldest, stale_after in db.execute(
                     "SELECT s.id, min(c.read_at), s.stale_after FROM source s JOIN scope c ON c.source_id = s.id"
                     " WHERE s.role = 'directory' AND c.read_at IS NOT NULL GROUP BY s.id"
                 )
             }
-            turns: dict[str, float | None] = {"[]": None}
-            self._ages = {}
-            for freshness_id, directories, schedules, read_at, stale_after in db.execute(
-                "SELECT f.id, f.directories, f.schedules, coalesce(c.read_at, 0), s.stale_after FROM freshness f"
-                " JOIN scope c ON c.id = f.scope_id JOIN source s ON s.id = c.source_id"
-            ):
-                if schedules not in turns:
-                    turns[schedules] = _next_turn(db, schedules)
-                ages = [read[d] for d in orjson.loads(directories) if d in read]
-                self._ages[freshness_id] = _age(read_at, stale_after, ages, turns[schedules])
+        directories, schedules, read_at, stale_after = db.execute(
+            "SELECT f.directories, f.schedules, coalesce(c.read_at, 0), s.stale_after FROM freshness f"
+            " JOIN scope c ON c.id = f.scope_id JOIN source s ON s.id = c.source_id WHERE f.id = ?",
+            (freshness_id,),
+        ).fetchone()
+        if schedules not in self._turns:
+            self._turns[schedules] = _next_turn(db, schedules)
+        ages = [self._read[d] for d in orjson.loads(directories) if d in self._read]
+        return _age(read_at, stale_after, ages, self._turns[schedules])
 
 
 def _age(

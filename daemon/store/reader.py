@@ -17,6 +17,9 @@ from daemon.store.following import Age, Follower, Source
 __all__ = ["Age", "Reader", "Row", "Source"]
 
 
+_ROWS = "SELECT source_id, freshness_id, outcome_id, waiting, body FROM answer WHERE key = ?"
+
+
 class Row(NamedTuple):
     """An owner row. `head` is an answer's bytes but for its tail."""
 
@@ -36,24 +39,34 @@ class Reader(Follower):
         """The owner rows of a resource, one an integration that has it; mostly one or none."""
         try:
             self.follow()
-            found = self.db.execute(
-                "SELECT source_id, freshness_id, outcome_id, waiting, body FROM answer WHERE key = ?", (key,)
-            ).fetchall()
+            found = self.db.execute(_ROWS, (key,)).fetchall()
+            for row in found:
+                if row[1] not in self._ages:
+                    with self.generation() as db:
+                        found = db.execute(_ROWS, (key,)).fetchall()
+                        self.know_ages(db, (row[1] for row in found))
+                    break
         except sqlite3.DatabaseError:
             self._damaged = True  # or out of reach: whatever stands in its place is better
             raise
-        return [Row(*row) for row in found]
+        return list(map(Row._make, found))
 
     def many(self, keys: Sequence[str]) -> dict[str, list[Row]]:
-        """The owner rows of many resources, by key, in one query."""
-        self.follow()
+        """The owner rows of many resources, by key, all of one generation."""
         found: dict[str, list[Row]] = {}
-        for key, *row in self.db.execute(
-            "SELECT a.key, a.source_id, a.freshness_id, a.outcome_id, a.waiting, a.body"
-            " FROM (SELECT DISTINCT value FROM json_each(?)) j JOIN answer a ON a.key = j.value",
-            (orjson.dumps(list(keys)).decode(),),
-        ):
-            found.setdefault(key, []).append(Row(*row))
+        try:
+            self.follow()
+            with self.generation() as db:
+                for key, *row in db.execute(
+                    "SELECT a.key, a.source_id, a.freshness_id, a.outcome_id, a.waiting, a.body"
+                    " FROM (SELECT DISTINCT value FROM json_each(?)) j JOIN answer a ON a.key = j.value",
+                    (orjson.dumps(list(keys)).decode(),),
+                ):
+                    found.setdefault(key, []).append(Row(*row))
+                self.know_ages(db, (row.freshness_id for rows in found.values() for row in rows))
+        except sqlite3.DatabaseError:
+            self._damaged = True
+            raise
         return found
 
     def owners_agree(self, rows: Sequence[Row]) -> bool:
@@ -127,12 +140,17 @@ class Reader(Follower):
             where.append(f"{plus}a.outcome_id IN (SELECT id FROM outcome WHERE {' AND '.join(outcomes)})")
             bound += told
         order = "r.key" if integration is not None else "a.key, a.source_id"
-        found = self.db.execute(
-            "SELECT a.key, a.source_id, a.freshness_id, a.outcome_id, a.waiting, a.body"
-            f" FROM {tables} WHERE {' AND '.join(where)} ORDER BY {order} LIMIT ?",
-            (*bound, limit),
-        )
-        return [(key, Row(*row)) for key, *row in found]
+        with self.generation() as db:
+            found = [
+                (key, Row(*row))
+                for key, *row in db.execute(
+                    "SELECT a.key, a.source_id, a.freshness_id, a.outcome_id, a.waiting, a.body"
+                    f" FROM {tables} WHERE {' AND '.join(where)} ORDER BY {order} LIMIT ?",
+                    (*bound, limit),
+                )
+            ]
+            self.know_ages(db, (row.freshness_id for _, row in found))
+        return found
 
     def _outcomes_of(self, owner: str) -> list[int]:
         """The outcomes in which a principal owns that has this name, id or e-mail; else one whose name is alike."""
