@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from daemon.errors import NotRunning
+from daemon.errors import NotRunning, OwnerdError
 from daemon.sockets import bind_unix
 
 Event = dict[str, Any]
@@ -37,7 +37,10 @@ async def listen(path: Path, handler: Handler) -> asyncio.Server:
             except orjson.JSONDecodeError:
                 send({"event": "refused", "message": "not a JSON line"})
             else:
-                await handler(request, send)
+                try:
+                    await handler(request, send)
+                except OwnerdError as error:  # whoever asked must not take silence for a yes
+                    send({"event": "refused", "message": error.message, "remedy": error.remedy})
             await writer.drain()
         except (ConnectionError, TimeoutError, ValueError):
             pass  # the client's trouble, and it is gone

@@ -104,21 +104,30 @@ def held(settings: Settings) -> list[dict[str, Any]]:
 async def _through(
     settings: Settings, request: Event, here: Callable[[Runner, OnEvent], Awaitable[None]]
 ) -> AsyncGenerator[Event, None]:
-    """Ask the running poller, or do it here."""
+    """Ask the running poller, or do it here. OwnerdError if the poller ends before it has answered."""
+    told: Event = {}
     try:
         async with aclosing(ask(settings.control_socket, request)) as events:
-            async for event in events:
-                _raise_refusal(event)
-                yield event
+            async for told in events:
+                _raise_refusal(told)
+                yield told
     except NotRunning as error:
         if error.remedy:  # there is one, and we may not ask it
             raise
+    except ConnectionError:
+        raise _cut_short() from None
     else:
+        if told.get("event") not in {"finished", "confirmed"}:
+            raise _cut_short()
         return
     async with aclosing(_here(settings, here)) as events:
         async for event in events:
             _raise_refusal(event)
             yield event
+
+
+def _cut_short() -> OwnerdError:
+    return OwnerdError("the poller ended before it had answered", remedy="see whether it runs, and ask again")
 
 
 async def _here(settings: Settings, work: Callable[[Runner, OnEvent], Awaitable[None]]) -> AsyncGenerator[Event, None]:

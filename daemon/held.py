@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -40,18 +41,34 @@ class HeldSnapshots:
 
     def keep(self, name: str, spool: Path, why: Sequence[Implausible], examples: Examples, *, now: float) -> None:
         """Keep a snapshot, in place of an earlier one. Before the commit: what is marked as held can be accepted."""
-        partial = self.folder / f"{name}.db.partial"
-        shutil.copyfile(spool, partial)
-        partial.chmod(0o600)
-        partial.replace(self.folder / f"{name}.db")
         rows = [{**row, "examples": list(examples.get(row["subject"], ()))} for row in told(why)]
         report = orjson.dumps({"source": name, "at": now, "why": rows}, option=orjson.OPT_INDENT_2)
-        (self.folder / f"{name}.json").write_bytes(report)
+        self._put(f"{name}.db", spool)
+        self._put(f"{name}.json", report)
+
+    def _put(self, name: str, content: bytes | Path) -> None:
+        """A file, whole or not at all, also when the power goes right after."""
+        partial = self.folder / f"{name}.partial"
+        with partial.open("wb") as file:
+            partial.chmod(0o600)
+            if isinstance(content, Path):
+                with content.open("rb") as source:
+                    shutil.copyfileobj(source, file)
+            else:
+                file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(self.folder / name)
+        folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
     def release(self, name: str) -> bool:
         """Throw a snapshot away; whether there was one."""
         found = self.spool(name) is not None
-        for suffix in (".db", ".json", ".db.partial"):
+        for suffix in (".db", ".json", ".db.partial", ".json.partial"):
             (self.folder / f"{name}{suffix}").unlink(missing_ok=True)
         return found
 

@@ -10,7 +10,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from daemon.store.directory import SqlDirectories
 from daemon.store.findings import Transition
 from daemon.store.merge import Counts
 from daemon.store.outcomes import Outcomes
+from daemon.store.wal import Log
 from daemon.store.writer import WriterLock, failure, open_writer
 
 
@@ -82,6 +83,8 @@ class Store:
         self.path = state_directory / "ownerd.db"
         self.spool = state_directory / "spool"
         self.held = HeldSnapshots(state_directory / "held")
+        self.lost = False
+        """The database was closed to be opened anew, and could not be."""
         self._limits: dict[str, Limits] = {}
         try:
             # We hold the lock: what is in there was left by a process that was killed.
@@ -96,6 +99,7 @@ class Store:
         except BaseException:
             self._lock.close()
             raise
+        self._log = Log(self._db, self.path)
         merge.prepare(self._db)
 
     def close(self) -> None:
@@ -106,8 +110,11 @@ class Store:
     def reopen(self, settings: Settings) -> bool:
         """Open the database anew after SQLite found it damaged; whether it was set aside for a new one."""
         before = self.path.stat().st_ino
+        self.lost = True
         self._db.close()
         self._db = open_writer(self.path)
+        self.lost = False
+        self._log = Log(self._db, self.path)
         merge.prepare(self._db)
         self.configure(settings)
         return self.path.stat().st_ino != before
@@ -327,26 +334,35 @@ class Store:
 
     @contextmanager
     def _attached(self, spool: Path) -> Iterator[None]:
-        self._db.execute("ATTACH ? AS spool", (str(spool),))
+        self._detach()  # if a fault kept the last one
         try:
+            self._db.execute("ATTACH ? AS spool", (str(spool),))
             yield
+        except sqlite3.Error as error:
+            raise failure(spool, error) from error
         finally:
+            self._detach()
+
+    def _detach(self) -> None:
+        with suppress(sqlite3.Error):  # none is attached, or a failed statement still has it
             self._db.execute("DETACH spool")
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
         try:
+            self._db.execute("BEGIN IMMEDIATE")
             merge.clear(self._db)
             yield
             merge.clear(self._db)
             self._db.execute("COMMIT")
         except BaseException as error:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            if isinstance(error, sqlite3.Error):
+            with suppress(sqlite3.Error):  # what failed is told, not what came of it
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error | OSError):
                 raise failure(self.path, error) from error
             raise
+        self._log.tend()
 
 
 _CUT_SHORT = {"code": "cut_short", "message": "the child process ended before its run was complete", "remedy": ""}

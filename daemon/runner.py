@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import structlog
 
 from config.settings import Configured, Settings
 from daemon.answers import rfc3339
@@ -26,6 +27,8 @@ from daemon.pipeline import Report, Store, Turned, rules_of
 from daemon.processes import end
 from daemon.store.findings import Transition
 from daemon.version import version
+
+log = structlog.get_logger()
 
 Event = dict[str, Any]
 OnEvent = Callable[[Event], None]
@@ -155,14 +158,22 @@ class Runner:
                 else await self._write(self._store.run, source.name, spool)
             )
         except DatabaseUnusable as unusable:
-            if isinstance(unusable, DatabaseDamaged) and await self._write(self._store.reopen, self.settings):
-                self.on_rebuilt()
+            if isinstance(unusable, DatabaseDamaged) or self._store.lost:
+                await self._reopen()
             told = {"code": "database", "message": unusable.message, "remedy": unusable.remedy}
             return Report(source.name, "failed", errors={"": told})
         else:
             return report
         finally:
             spool.unlink(missing_ok=True)
+
+    async def _reopen(self) -> None:
+        """Open the database anew; if that fails too, the next run tries again."""
+        try:
+            if await self._write(self._store.reopen, self.settings):
+                self.on_rebuilt()
+        except DatabaseUnusable as unusable:
+            log.error("database.lost", problem=unusable.message, remedy=unusable.remedy)  # noqa: TRY400  # no traceback
 
     async def _read(self, source: Configured, spool: Path, on_event: OnEvent, *, whole: bool) -> dict[str, Any] | None:
         """Run the child to its end; the error that keeps its spool from being used."""

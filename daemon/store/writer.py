@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import sqlite3
 import time
 from pathlib import Path
@@ -16,11 +17,16 @@ from pathlib import Path
 import structlog
 
 from daemon.errors import DatabaseDamaged, DatabaseUnusable, WriterBusy
+from daemon.store import wal
 from daemon.store.schema import migrate
 
 log = structlog.get_logger()
 
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_UNREAD = re.compile(
+    r"unable to get the page\. error code=(\d+)|failed to get page|failed to read ptrmap", re.IGNORECASE
+)
+"""How SQLite's checks speak of a page that they could not read (`checkTreePage` and `checkList` in its btree.c)."""
 KEPT = 3
 """Damaged databases that are kept."""
 
@@ -55,8 +61,8 @@ def is_damage(error: BaseException) -> bool:
     return code is not None and code & 0xFF in _DAMAGE
 
 
-def failure(path: Path, error: sqlite3.Error) -> DatabaseUnusable:
-    """An error of SQLite's as ours."""
+def failure(path: Path, error: sqlite3.Error | OSError) -> DatabaseUnusable:
+    """An error of SQLite's, or of the files beside it, as ours."""
     return DatabaseDamaged(path, str(error)) if is_damage(error) else DatabaseUnusable(path, str(error))
 
 
@@ -86,10 +92,11 @@ def _open(path: Path) -> sqlite3.Connection:
         path.chmod(0o640)
         db.execute("PRAGMA cell_size_check = ON")
         db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = NORMAL")
+        # What is acknowledged is on the disk: NORMAL would lose the last commits with the power.
+        db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA foreign_keys = ON")
         db.execute("PRAGMA temp_store = FILE")
-        db.execute("PRAGMA journal_size_limit = 67108864")
+        db.execute(f"PRAGMA journal_size_limit = {wal.LIMIT:d}")
         _check(db, path)
         migrate(db, path)
     except sqlite3.Error as error:
@@ -108,7 +115,7 @@ def _check(db: sqlite3.Connection, path: Path) -> None:
     """Look for damage: what is not found here is found by chance, or not at all.
 
     The quick check of some SQLite versions (3.40) complains of NULLs in keys of tables without rowid that are none: the
-    slow one has the last word.
+    slow one has the last word. Both also report a page that the disk did not give, which is no damage.
     """
     db.text_factory = lambda text: text.decode("utf-8", "replace")  # it may quote what is damaged
     try:
@@ -118,6 +125,9 @@ def _check(db: sqlite3.Connection, path: Path) -> None:
                 return
     finally:
         db.text_factory = str
+    unread = _UNREAD.search(found)
+    if unread and int(unread[1] or sqlite3.SQLITE_IOERR) & 0xFF not in _DAMAGE:
+        raise DatabaseUnusable(path, f"the disk does not give all of it: {found}", remedy="look after the disk")
     raise DatabaseDamaged(path, found)
 
 
@@ -127,14 +137,18 @@ def _close(db: sqlite3.Connection | None) -> None:
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a damaged database, with its log, so that only its owner can read it; where it is now. The oldest go."""
+    """Rename a damaged database, with its log, so that only its owner can read it; where it is now. The oldest go.
+
+    The log last: without its log a database is an older one, perhaps of two ages, and may pass for whole. What a
+    process that dies in between leaves is a log without a database, which SQLite throws away.
+    """
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     aside = path.with_name(f"{path.name}.damaged-{stamp}")
     number = 1
     while aside.exists():
         number += 1
         aside = path.with_name(f"{path.name}.damaged-{stamp}-{number}")
-    for suffix in ("-wal", "-shm", ""):
+    for suffix in ("-shm", "", "-wal"):
         part = path.with_name(path.name + suffix)
         if part.exists():
             part.chmod(0o600)
