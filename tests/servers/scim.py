@@ -1,14 +1,17 @@
 """Two SCIM services on loopback, over TLS: a real one, scim2-server, behind a proxy that makes faults; and one of our own.
 
-Ours follows RFC 7644 (3.4.2 lists and paging, 3.9 `attributes`, 3.12 errors), RFC 7643 (4 resources, 5
+Ours follows RFC 7644 (3.4.2 lists, filters and paging, 3.9 `attributes`, 3.12 errors), RFC 7643 (4 resources, 5
 ServiceProviderConfig, 7 "returned"), and, where its flags say so, what services in use do differently.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from email.utils import formatdate
 from http.client import HTTPConnection
 from typing import Any, Self
 from urllib.parse import urlencode
@@ -33,7 +36,22 @@ class _Quiet(WSGIRequestHandler):
         pass
 
 
-class RealScimServer(OnCallServer):
+class Clocked(OnCallServer):
+    """A server of a time of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = datetime(2026, 11, 23, 8, tzinfo=UTC).timestamp()
+        self.says_date = True
+
+    def date(self) -> str | None:
+        return formatdate(self.clock, usegmt=True) if self.says_date else "never"
+
+    def advance(self, seconds: float) -> None:
+        self.clock += seconds
+
+
+class RealScimServer(Clocked):
     """scim2-server, as its command would run it, and a proxy before it. `page` is its `maxResults`."""
 
     def __init__(self, *, page: int, cursor: bool = False) -> None:
@@ -63,7 +81,10 @@ class RealScimServer(OnCallServer):
             load_default_schemas().values(), load_default_resource_types().values(), config=config
         )
         app = BearerTokenApplication(
-            InMemoryStorage(), provider, service=ScimService(provider, secret="s3"), bearer_tokens=[self.token]
+            InMemoryStorage(lambda: datetime.fromtimestamp(self.clock, UTC)),
+            provider,
+            service=ScimService(provider, secret="s3"),
+            bearer_tokens=[self.token],
         )
         self._real = make_server("127.0.0.1", 0, app, server_class=ThreadingWSGIServer, handler_class=_Quiet)
         threading.Thread(target=self._real.serve_forever, args=(0.01,), daemon=True).start()
@@ -80,6 +101,24 @@ class RealScimServer(OnCallServer):
         status, _, body = self._ask("POST", f"/v2/{path}", {"schemas": schemas, **attributes}, f"Bearer {self.token}")
         assert status == 201, body
         return str(json.loads(body)["id"])
+
+    def edit(self, path: str, id_: str, **attributes: Any) -> None:
+        """PUT other attributes in place of all that it has."""
+        schemas = [f"{CORE}:{path.removesuffix('s')}", *(key for key in attributes if key.startswith("urn:"))]
+        document = {"schemas": schemas, "id": id_, **attributes}
+        status, _, body = self._ask("PUT", f"/v2/{path}/{id_}", document, f"Bearer {self.token}")
+        assert status == 200, body
+
+    def patch(self, path: str, id_: str, *operations: dict[str, Any]) -> None:
+        """PATCH an object."""
+        document = {"schemas": [f"{MESSAGES}:PatchOp"], "Operations": operations}
+        status, _, body = self._ask("PATCH", f"/v2/{path}/{id_}", document, f"Bearer {self.token}")
+        assert status in {200, 204}, body
+
+    def delete(self, path: str, id_: str) -> None:
+        """DELETE an object."""
+        status, _, body = self._ask("DELETE", f"/v2/{path}/{id_}", None, f"Bearer {self.token}")
+        assert status == 204, body
 
     def _ask(self, method: str, path: str, document: Any, authorization: str) -> tuple[int, dict[str, str], bytes]:
         connection = HTTPConnection("127.0.0.1", self._real.server_port, timeout=10)
@@ -109,7 +148,7 @@ class RealScimServer(OnCallServer):
         return Page(document, name, number)
 
 
-class ScimServer(OnCallServer):
+class ScimServer(Clocked):
     """Ours. `page` is the most rows that it gives at once."""
 
     def __init__(self, *, page: int = 100) -> None:
@@ -134,6 +173,12 @@ class ScimServer(OnCallServer):
         """What totalResults tells of so many, on a page of so many."""
         self.before: Callable[[str, int], None] = lambda _name, _start: None
         """Called before each page of a list is made, with its name and startIndex."""
+        self.filtering = "honoured"
+        """What a filter does: it is "honoured", "ignored", "refused", or finds "nothing"."""
+        self.stamp: Callable[[float], Any] = lambda clock: datetime.fromtimestamp(clock, UTC).isoformat()
+        """How a moment is told, in an answer and to a filter; None if it is not told."""
+        self.notes_members = True
+        """Whether a change of members counts as a modification of the group."""
         self.forbidden: set[str] = set()
         self.short_of: Callable[[int], int] = lambda size: size
         """How many rows a page really has, of so many that it could have."""
@@ -142,12 +187,12 @@ class ScimServer(OnCallServer):
 
     def add_user(self, id_: str, user_name: str, **more: Any) -> None:
         schemas = [f"{CORE}:User", *(key for key in more if key.startswith("urn:"))]
-        meta = {"resourceType": "User", "location": f"https://scim.example/v2/Users/{id_}"}
+        meta = self._meta("User", id_, self.users.get(id_))
         self.users[id_] = {"schemas": schemas, "id": id_, "userName": user_name, "meta": meta, **more}
 
     def add_group(self, id_: str, name: str, *members: tuple[str, str], **more: Any) -> None:
         """`members` are ("User" or "Group", id)."""
-        meta = {"resourceType": "Group", "location": f"https://scim.example/v2/Groups/{id_}"}
+        meta = self._meta("Group", id_, self.groups.get(id_))
         rows = [
             {"value": m, "type": kind, "$ref": f"https://scim.example/v2/{kind}s/{m}", "display": "…"}
             for kind, m in members
@@ -155,6 +200,19 @@ class ScimServer(OnCallServer):
         self.groups[id_] = {"schemas": [f"{CORE}:Group"], "id": id_, "displayName": name, "meta": meta, **more}
         if rows:
             self.groups[id_]["members"] = rows
+
+    def _meta(self, kind: str, id_: str, before: Mapping[str, Any] | None) -> dict[str, Any]:
+        """With moments by our clock; whoever was there already was created then."""
+        created = before["meta"]["created"] if before else self.clock
+        meta = {"resourceType": kind, "location": f"https://scim.example/v2/{kind}s/{id_}"}
+        return {**meta, "created": created, "lastModified": self.clock}
+
+    def set_members(self, id_: str, *members: tuple[str, str]) -> None:
+        """Who is in a group from now on."""
+        before = self.groups[id_]["meta"]
+        self.add_group(id_, self.groups[id_]["displayName"], *members)
+        if not self.notes_members:
+            self.groups[id_]["meta"] = before
 
     def answer(self, path: list[str], query: dict[str, list[str]], headers: Mapping[str, str]) -> Page:
         if headers.get("authorization") != f"Bearer {self.token}":
@@ -164,23 +222,25 @@ class ScimServer(OnCallServer):
                 return Page(self.config, "ServiceProviderConfig")
             case [("Users" | "Groups") as name, *_] if name in self.forbidden:
                 raise problem(403, "Operation is not permitted based on the supplied authorization")
-            case ["Users"]:
-                return self._list("Users", list(self.users.values()), query)
-            case ["Groups"]:
-                return self._list("Groups", list(self.groups.values()), query)
+            case [("Users" | "Groups") as name]:
+                return self._list(name, query)
+            case ["Users", id_] if id_ in self.users:
+                return Page(self._shown(self.users[id_], query), "user")
             case ["Groups", id_] if id_ in self.groups:
                 return Page(self._shown(self.groups[id_], query, alone=True), "group")
         raise problem(404, f"Resource {path[-1]} not found")
 
-    def _list(self, name: str, rows: list[dict[str, Any]], query: dict[str, list[str]]) -> Page:
+    def _list(self, name: str, query: dict[str, list[str]]) -> Page:
         start, count = whole(query, "startIndex", 1), whole(query, "count", self.page)
         self.before(name, start)
         rows = list((self.users if name == "Users" else self.groups).values())
+        if "filter" in query:
+            rows = self._filtered(rows, query["filter"][0])
         size = min(max(count, 0), self.page)
         if not self.paged:
             start, size = 1, len(rows)
         if self.aligned:
-            start = (start - 1) // size * size + 1
+            start = (start - 1) // max(size, 1) * size + 1
         if name == "Users" and self.stuck is not None:
             start = min(start, self.stuck)
         found = [self._shown(row, query) for row in rows[start - 1 : start - 1 + self.short_of(size)]]
@@ -192,9 +252,22 @@ class ScimServer(OnCallServer):
             del document["Resources"]
         return Page(document, name, (start - 1) // max(size - 1, 1) + 1)
 
+    def _filtered(self, rows: list[dict[str, Any]], text: str) -> list[dict[str, Any]]:
+        asked = re.fullmatch(r'meta\.lastModified ge "(.+)"', text)
+        if asked is None or self.filtering == "refused":
+            raise problem(400, "The specified filter is not supported", "invalidFilter")
+        if self.filtering == "ignored":
+            return rows
+        since = datetime.fromisoformat(asked[1]).timestamp()
+        return [row for row in rows if row["meta"]["lastModified"] >= since and self.filtering == "honoured"]
+
     def _shown(self, row: dict[str, Any], query: dict[str, list[str]], *, alone: bool = False) -> dict[str, Any]:
         asked = query.get("attributes", [""])[0].split(",")
         shown = {k: v for k, v in row.items() if k in {"schemas", "id", *asked} or asked == [""]}
+        if "meta" in shown:
+            moments = {key: self.stamp(row["meta"][key]) for key in ("created", "lastModified")}
+            shown["meta"] = {**row["meta"], **moments}
+            shown["meta"] = {key: value for key, value in shown["meta"].items() if value is not None}
         told = {"always": True, "request": "members" in asked, "alone": alone}[self.members_told]
         if "members" in shown:
             kept = {"value", "display", *self.typed}
