@@ -36,6 +36,8 @@ from daemon.text import json_bytes
 
 log = structlog.get_logger()
 
+LOOKUP_CACHE = 8 * 2**20
+"""Bytes: the upper levels of the table of a million resources, which every lookup passes."""
 FINDING_KINDS = (
     "value_unknown",
     "value_ambiguous",
@@ -68,7 +70,7 @@ class Pages:
         self._database = database
         self._clock = clock
         self._threads = threading.local()
-        self.lookup = Lookup(Reader(database), clock)
+        self.lookup = Lookup(Reader(database, LOOKUP_CACHE), clock)
         self._lookups = [self.lookup]
         self.connections: Counter[str] = Counter()
         """How connections fared; the server counts them."""

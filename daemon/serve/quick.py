@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from urllib.parse import unquote_to_bytes
 
 from daemon.errors import DatabaseUnusable
@@ -26,10 +26,15 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 
 class Quick:
-    """Answers from one lookup, as bytes to send."""
+    """Answers from one lookup, as bytes to send.
 
-    def __init__(self, lookup: Lookup) -> None:
+    What one turn of the event loop answers, it answers from one generation. `soon` is the loop's `call_soon`.
+    """
+
+    def __init__(self, lookup: Lookup, soon: Callable[[Callable[[], None]], object]) -> None:
         self._lookup = lookup
+        self._reader = lookup.reader
+        self._soon = soon
         self._headers: Headers | None = None
         self._start = b""
 
@@ -43,6 +48,9 @@ class Quick:
             return None
         raw = asked[1]
         try:
+            if not self._reader.in_turn:
+                self._reader.begin_turn()
+                self._soon(self._reader.end_turn)
             found = self._lookup.quick((unquote_to_bytes(raw) if b"%" in raw else raw).decode())
         except (UnicodeDecodeError, sqlite3.Error, DatabaseUnusable):
             return None

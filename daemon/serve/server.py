@@ -43,7 +43,8 @@ class Server(uvicorn.Server):
     """uvicorn, with bounded connections, a short way for lookups, an end that fails no request, and our signals."""
 
     def __init__(self, app: ASGIApp, pages: Pages, allowed: Allowed, most: int = MOST_CONNECTIONS) -> None:
-        self.door = Door(Quick(pages.lookup), allowed, pages.connections, most)
+        quick = Quick(pages.lookup, lambda call: asyncio.get_running_loop().call_soon(call))
+        self.door = Door(quick, allowed, pages.connections, most)
         super().__init__(
             uvicorn.Config(
                 app,

@@ -74,8 +74,10 @@ class Source:
 class Follower:
     """A read-only connection, and what is read with it once a publish: the sources, and their ages."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, cache: int = 2 * 2**20) -> None:
         self._path = path
+        self._cache = cache
+        """Bytes of the file to keep in memory, at most."""
         self._db: sqlite3.Connection | None = None
         self._version: int | None = None
         self.sources: dict[int, Source] = {}
@@ -86,11 +88,13 @@ class Follower:
         self._file: tuple[int, int] | None = None
         self._look_at = 0.0
         self._damaged = False
+        self._turn = False
         self.superseded = False
         """Another file has taken the place of the one that is open: what this one lacks may yet be there."""
 
     def close(self) -> None:
         """Let the database go."""
+        self._turn = False
         if self._db is not None:
             self._db.close()
             self._db = None
@@ -112,6 +116,7 @@ class Follower:
             try:
                 db.execute("PRAGMA query_only = ON")
                 db.execute("PRAGMA cell_size_check = ON")
+                db.execute(f"PRAGMA cache_size = {-self._cache // 1024}")
                 db.execute("SELECT 1 FROM source LIMIT 1")
             except BaseException:
                 db.close()
@@ -153,12 +158,41 @@ class Follower:
     @contextmanager
     def generation(self) -> Iterator[sqlite3.Connection]:
         """One generation for several reads; short, since it keeps the writer from reusing its log."""
+        if self._turn:
+            yield self.db
+            return
         db = self.db
         db.execute("BEGIN")
         try:
             yield db
         finally:
             db.execute("COMMIT")
+
+    def begin_turn(self) -> None:
+        """Follow once, and take one generation for all that is read until `end_turn`; it must come very soon.
+
+        To lock the database and to look whether it changed takes as long as a lookup itself.
+        """
+        self._look_when_due()
+        db = self.db
+        db.execute("BEGIN")
+        try:
+            self._follow(db)
+        except BaseException:
+            db.execute("ROLLBACK")
+            raise
+        self._turn = True
+
+    def end_turn(self) -> None:
+        """Let the generation go."""
+        self._turn = False
+        if self._db is not None and self._db.in_transaction:
+            self._db.execute("COMMIT")
+
+    @property
+    def in_turn(self) -> bool:
+        """Between `begin_turn` and `end_turn`."""
+        return self._turn
 
     def age(self, freshness_id: int) -> Age:
         """The ages that belong to a row of the generation that `know_ages` was last asked about."""
@@ -172,9 +206,16 @@ class Follower:
 
     def follow(self) -> None:
         """Forget ages and sources if anything was published since, or if another database took this one's place."""
+        if not self._turn:
+            self._look_when_due()
+            self._follow(self.db)
+
+    def _look_when_due(self) -> None:
         if self._db is not None and time.monotonic() >= self._look_at:
             self._look()
-        version = self.db.execute("PRAGMA data_version").fetchone()[0]
+
+    def _follow(self, db: sqlite3.Connection) -> None:
+        version = db.execute("PRAGMA data_version").fetchone()[0]
         if version != self._version:
             self._load()
             self._version = version

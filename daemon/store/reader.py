@@ -18,6 +18,11 @@ __all__ = ["Age", "Reader", "Row", "Source"]
 
 
 _ROWS = "SELECT source_id, freshness_id, outcome_id, waiting, body FROM answer WHERE key = ?"
+_MANY = (
+    "SELECT j.key, a.source_id, a.freshness_id, a.outcome_id, a.waiting, a.body"
+    " FROM json_each(?) j CROSS JOIN answer a ON a.key = j.value"
+)
+"""By the position of each key in a JSON array: in one query, for half of the time of one for each."""
 
 
 class Row(NamedTuple):
@@ -51,22 +56,32 @@ class Reader(Follower):
             raise
         return list(map(Row._make, found))
 
-    def many(self, keys: Sequence[str]) -> dict[str, list[Row]]:
-        """The owner rows of many resources, by key, all of one generation."""
-        found: dict[str, list[Row]] = {}
+    def plain(self, key: str) -> tuple[bytes, Age] | None:
+        """Bytes and ages of the one row of a resource; None if it has none or several, or waits. Within a turn."""
+        found = self.db.execute(_ROWS, (key,)).fetchall()
+        if len(found) != 1 or found[0][3]:
+            return None
+        _, freshness_id, _, _, head = found[0]
+        age = self._ages.get(freshness_id)
+        if age is None:
+            self.know_ages(self.db, (freshness_id,))
+            age = self._ages[freshness_id]
+        return head, age
+
+    def many(self, keys: Sequence[str]) -> list[list[Row]]:
+        """The owner rows of many resources, in the order asked, all of one generation."""
+        found: list[list[Row]] = [[] for _ in keys]
         try:
             self.follow()
             with self.generation() as db:
-                for key, *row in db.execute(
-                    "SELECT a.key, a.source_id, a.freshness_id, a.outcome_id, a.waiting, a.body"
-                    " FROM (SELECT DISTINCT value FROM json_each(?)) j JOIN answer a ON a.key = j.value",
-                    (orjson.dumps(list(keys)).decode(),),
-                ):
-                    found.setdefault(key, []).append(Row(*row))
-                self.know_ages(db, (row.freshness_id for rows in found.values() for row in rows))
+                rows = db.execute(_MANY, (orjson.dumps(keys).decode(),)).fetchall()
+                self.know_ages(db, {row[2] for row in rows})
         except sqlite3.DatabaseError:
             self._damaged = True
             raise
+        make = Row._make
+        for row in rows:
+            found[row[0]].append(make(row[1:]))
         return found
 
     def owners_agree(self, rows: Sequence[Row]) -> bool:
