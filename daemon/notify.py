@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import socket
 
+HANDED_OVER = "OWNERD_LISTEN_FD"
+"""Environment variable in which `ownerd run` names the listening socket that the server is to use."""
+
 _FIRST_FD = 3
 
 
@@ -20,7 +23,13 @@ def notify(*lines: str) -> None:
 
 
 def inherited_socket() -> socket.socket | None:
-    """The listening socket that the service manager passed, or None; ValueError if it passed several."""
+    """The listening socket that was handed over, by `ownerd run` or the service manager; None if none was.
+
+    ValueError if there are several.
+    """
+    if number := os.environ.pop(HANDED_OVER, None):
+        os.set_inheritable(int(number), False)
+        return socket.socket(fileno=int(number))
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return None
     count = int(os.environ.get("LISTEN_FDS", "0"))

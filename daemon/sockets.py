@@ -5,9 +5,27 @@ from __future__ import annotations
 import grp
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from config.settings import Settings
 from daemon.errors import SocketTaken
+from daemon.notify import inherited_socket
+
+
+@contextmanager
+def listening_on(settings: Settings) -> Iterator[socket.socket]:
+    """The socket for lookups: one that was handed over, or one of our own, which goes when it is no longer needed."""
+    handed_over = inherited_socket()
+    of = settings.daemon
+    listening = handed_over or bind_unix(settings.socket, int(of.socket_mode, 8), of.socket_group)
+    try:
+        yield listening
+    finally:
+        if handed_over is None:
+            settings.socket.unlink(missing_ok=True)
+        listening.close()
 
 
 def bind_unix(path: Path, mode: int, group: str | None = None) -> socket.socket:

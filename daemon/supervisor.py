@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 import time
 
@@ -12,8 +13,9 @@ import structlog
 
 from config.settings import Settings
 from daemon import logs
-from daemon.notify import notify
+from daemon.notify import HANDED_OVER, notify
 from daemon.processes import SUPERVISOR, end, keep_memory_private
+from daemon.sockets import listening_on
 
 log = structlog.get_logger()
 
@@ -27,10 +29,11 @@ _NO_RETRY = 2
 
 
 class _Supervised:
-    """One process that is started again when it ends."""
+    """One process that is started again when it ends. It is handed `listening`, if given, which outlasts it."""
 
-    def __init__(self, verb: str, settings: Settings) -> None:
+    def __init__(self, verb: str, settings: Settings, listening: socket.socket | None = None) -> None:
         self.verb = verb
+        self._handed_over = () if listening is None else (listening.fileno(),)
         self._command = [sys.executable, "-P", "-m", "daemon", verb, "--config", str(settings.path)]
         self._process: asyncio.subprocess.Process | None = None
 
@@ -41,7 +44,11 @@ class _Supervised:
             while True:
                 started = time.monotonic()
                 environ = {**os.environ, SUPERVISOR: str(os.getpid())}
-                self._process = await asyncio.create_subprocess_exec(*self._command, env=environ)
+                if self._handed_over:
+                    environ[HANDED_OVER] = str(self._handed_over[0])
+                self._process = await asyncio.create_subprocess_exec(
+                    *self._command, env=environ, pass_fds=self._handed_over
+                )
                 code = await self._process.wait()
                 if code == _NO_RETRY:
                     return code
@@ -60,9 +67,9 @@ class _Supervised:
             self._process.send_signal(number)
 
 
-async def _supervise(settings: Settings) -> int:
+async def _supervise(settings: Settings, listening: socket.socket) -> int:
     # The poller goes first: it makes the database that the server reads.
-    processes = [_Supervised(verb, settings) for verb in ("poll", "serve")]
+    processes = [_Supervised("poll", settings), _Supervised("serve", settings, listening)]
     tasks = [asyncio.create_task(p.keep_running()) for p in processes]
     stop = asyncio.create_task(asyncio.Event().wait())
     loop = asyncio.get_running_loop()
@@ -88,4 +95,6 @@ def run(settings: Settings) -> int:
     """Run server and poller until SIGTERM or SIGINT."""
     keep_memory_private()
     logs.configure(settings.daemon.log_format, settings.daemon.log_level)
-    return asyncio.run(_supervise(settings))
+    # Held here, it waits for the next server when one ends: who asks meanwhile waits with it, and is answered.
+    with listening_on(settings) as listening:
+        return asyncio.run(_supervise(settings, listening))

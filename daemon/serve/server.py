@@ -21,13 +21,13 @@ from config.problems import ConfigurationError
 from config.settings import Settings, load_settings
 from daemon import logs
 from daemon.errors import DatabaseUnusable
-from daemon.notify import inherited_socket, notify, watchdog_interval
+from daemon.notify import notify, watchdog_interval
 from daemon.peers import Allowed
 from daemon.processes import end_with_supervisor
 from daemon.serve.app import Pages, make_app
 from daemon.serve.connection import IDLE, MOST_CONNECTIONS, Connection, Door
 from daemon.serve.quick import Quick
-from daemon.sockets import bind_unix
+from daemon.sockets import listening_on
 
 log = structlog.get_logger()
 
@@ -84,17 +84,8 @@ def serve(settings: Settings) -> int:
     """Answer lookups until SIGTERM or SIGINT."""
     end_with_supervisor()
     logs.configure(settings.daemon.log_format, settings.daemon.log_level)
-    inherited = inherited_socket()
-    listening = inherited or bind_unix(
-        settings.socket, int(settings.daemon.socket_mode, 8), settings.daemon.socket_group
-    )
-    ours = inherited is None
-    try:
+    with listening_on(settings) as listening:
         uvloop.run(_serve(settings, listening))
-    finally:
-        if ours:
-            settings.socket.unlink(missing_ok=True)
-        listening.close()
     return 0
 
 
