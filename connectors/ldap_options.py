@@ -21,6 +21,7 @@ from connectors.options import Duration, Options, Secret
 class Schema:
     """How a kind of server names things."""
 
+    name: str
     id: str
     users: str
     groups: str
@@ -33,14 +34,18 @@ _PEOPLE = "(|(objectClass=inetOrgPerson)(objectClass=posixAccount))"
 _LOCKS = ("pwdAccountLockedTime", "nsAccountLock")
 SCHEMAS: Mapping[str, Schema] = {
     "rfc2307bis": Schema(
+        "rfc2307bis",
         "entryUUID",
         _PEOPLE,
         "(|(objectClass=groupOfNames)(objectClass=groupOfUniqueNames)(objectClass=groupOfMembers))",
         ("member", "uniqueMember"),
         _LOCKS,
     ),
-    "rfc2307": Schema("entryUUID", _PEOPLE, "(objectClass=posixGroup)", ("memberUid",), _LOCKS, ("gidNumber",)),
+    "rfc2307": Schema(
+        "rfc2307", "entryUUID", _PEOPLE, "(objectClass=posixGroup)", ("memberUid",), _LOCKS, ("gidNumber",)
+    ),
     "ad": Schema(
+        "ad",
         "objectGUID",
         "(&(objectCategory=person)(objectClass=user))",
         "(objectClass=group)",

@@ -18,6 +18,9 @@ from connectors.ldap_errors import failures, judge
 PAGED = "1.2.840.113556.1.4.319"
 """The simple paged results control, RFC 2696."""
 
+Control = tuple[str, bytes | None]
+"""A request's control, which is critical: its object identifier, and its value."""
+
 MAX_EMPTY_PAGES = 1000
 """In a row. Empty pages are legal, and the cookies of some servers (389 DS) never change: neither alone is a loop."""
 
@@ -28,6 +31,11 @@ class Entry:
 
     dn: str
     raw: Mapping[str, tuple[str, list[bytes]]]
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Entry:
+        """From a row of ldap3's."""
+        return cls(row["dn"], {name.lower(): (name, values) for name, values in row["raw_attributes"].items()})
 
     def values(self, name: str) -> list[bytes]:
         """The values of an attribute; none if it is not there."""
@@ -118,12 +126,28 @@ class Wire:
         with suppress(LDAPException, OSError, AttributeError):
             self._connection.socket.close()
 
-    def one(self, dn: str, attributes: list[str]) -> tuple[Mapping[str, Any], Entry | None]:
+    def one(
+        self, dn: str, attributes: list[str], control: Control | None = None
+    ) -> tuple[Mapping[str, Any], Entry | None]:
         """The result and the entry of that DN."""
+        result, rows = self.raw(dn, attributes, control, scope="BASE")
+        entries = [row for row in rows if row["type"] == "searchResEntry"]
+        return result, Entry.of(entries[0]) if entries else None
+
+    def raw(
+        self, base: str, attributes: list[str], control: Control | None, *, scope: str = "SUBTREE"
+    ) -> tuple[Mapping[str, Any], list[Mapping[str, Any]]]:
+        """The result and the rows as ldap3 has them, with their controls, of a search that is not paged."""
         with failures(self._place):
-            self._connection.search(dn, "(objectClass=*)", "BASE", dereference_aliases="NEVER", attributes=attributes)
-        rows = [row for row in self._connection.response if row["type"] == "searchResEntry"]
-        return self._connection.result, _entry(rows[0]) if rows else None
+            self._connection.search(
+                base,
+                "(objectClass=*)",
+                scope,
+                dereference_aliases="NEVER",
+                attributes=attributes,
+                controls=_controls(control),
+            )
+        return self._connection.result, self._connection.response
 
     def pages(
         self,
@@ -135,6 +159,7 @@ class Wire:
         what: str,
         types_only: bool = False,
         refer: Callable[[str], None],
+        control: Control | None = None,
     ) -> Iterator[list[Entry]]:
         """Every entry below `base` that matches. The result code of each page is judged.
 
@@ -150,6 +175,7 @@ class Wire:
                     dereference_aliases="NEVER",
                     attributes=attributes,
                     types_only=types_only,
+                    controls=_controls(control),
                     paged_size=size,
                     paged_criticality=True,
                     paged_cookie=cookie,
@@ -159,18 +185,18 @@ class Wire:
             page = []
             for row in response:
                 if row["type"] == "searchResEntry":
-                    page.append(_entry(row))
+                    page.append(Entry.of(row))
                 else:
                     for url in row.get("uri") or [""]:
                         refer(url)
             yield page
-            control = (result.get("controls") or {}).get(PAGED)
-            if control is None or not isinstance(control.get("value"), dict):
+            paged = (result.get("controls") or {}).get(PAGED)
+            if paged is None or not isinstance(paged.get("value"), dict):
                 raise Incomplete(
                     f"{self._place}: {what}: the server did not page as asked, so the list may be cut",
                     remedy="the server, and any proxy before it, must support simple paged results (RFC 2696)",
                 )
-            cookie = control["value"]["cookie"]
+            cookie = paged["value"]["cookie"]
             if not cookie:
                 return
             empty = 0 if page else empty + 1
@@ -178,8 +204,8 @@ class Wire:
                 raise Incomplete(f"{self._place}: {what}: {empty} empty pages in a row")
 
 
-def _entry(row: Mapping[str, Any]) -> Entry:
-    return Entry(row["dn"], {name.lower(): (name, values) for name, values in row["raw_attributes"].items()})
+def _controls(control: Control | None) -> list[tuple[str, bool, bytes | None]] | None:
+    return [(control[0], True, control[1])] if control else None
 
 
 def _ldap3() -> Any:
@@ -217,7 +243,10 @@ def _decode_once(strategy: Any) -> None:
         raw = {}
         for *_, ((*_, name), (*_, values)) in attributes:
             raw[bytes(name).decode()] = [bytes(value) for *_, value in values]
-        return {"type": "searchResEntry", "dn": bytes(dn).decode(), "raw_attributes": raw}
+        entry = {"type": "searchResEntry", "dn": bytes(dn).decode(), "raw_attributes": raw}
+        if message["controls"]:
+            entry["controls"] = dict(strategy.decode_control_fast(control) for *_, control in message["controls"])
+        return entry
 
     strategy.decode_response_fast = decode_response
 

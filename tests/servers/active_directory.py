@@ -8,6 +8,10 @@ references; the error texts of its binds. Written from:
 - MS-ADTS, "LDAP_PAGED_RESULT_OID_STRING", and RFC 2696
 - MS-ADTS, "LDAP Policies" (MaxPageSize, MaxValRange)
 - https://learn.microsoft.com/en-us/windows/win32/debug/system-error-codes (the `data` of a failed bind)
+- MS-ADTS 3.1.1.1.9 (update sequence numbers), 3.1.1.3.2 (rootDSE), 3.1.1.3.4.1.14 (LDAP_SERVER_SHOW_DELETED_OID),
+  3.1.1.5.5 (what is left of a deleted object, and that links to it go), 6.1.1.4 (well-known objects)
+- https://learn.microsoft.com/en-us/windows/win32/ad/polling-for-changes-using-usnchanged
+- https://learn.microsoft.com/en-us/troubleshoot/windows-server/active-directory/non-administrators-view-deleted-object-container
 
 The messages are those of RFC 4511, read and written here byte by byte, so that no client's library judges itself.
 """
@@ -25,6 +29,7 @@ from typing import Any, Self
 from connectors.dn import normal_dn
 
 PAGED = "1.2.840.113556.1.4.319"
+SHOW_DELETED = "1.2.840.113556.1.4.417"
 DOMAIN_SID = bytes([1, 4, 0, 0, 0, 0, 0, 5]) + struct.pack("<4I", 21, 1004336348, 1177238915, 682003330)
 
 BIND, UNBIND, SEARCH = 0x60, 0x42, 0x63
@@ -70,6 +75,9 @@ class ActiveDirectory:
 
     def __init__(self, base: str = "dc=corp,dc=example", *, range_size: int = 1500) -> None:
         self.base = base
+        self.domain = base
+        """defaultNamingContext."""
+        self.service = f"CN=NTDS Settings,CN=DC1,CN=Servers,CN=Site,CN=Sites,CN=Configuration,{base}"
         self.range_size = range_size
         self.bind_dn = f"CN=reader,CN=Users,{base}"
         self.upn = "reader@corp.example"
@@ -81,7 +89,15 @@ class ActiveDirectory:
         self.static_cookies = False
         """Page as 389 Directory Server does: the cookie is always "0", and the place is kept with the connection."""
         self._position = 0
-        self.controls = [PAGED]
+        self.controls = [PAGED, SHOW_DELETED]
+        self.usn = 12000
+        """highestCommittedUSN."""
+        self.invocation = uuid.uuid4().bytes_le
+        self.shows_deleted = True
+        """Whether the reader may read the container of deleted objects; by default, ordinary users may not."""
+        self.deleted: dict[str, dict[str, list[bytes]]] = {}
+        self.sent: list[int] = []
+        """Entries sent, by search."""
         self.entries: dict[str, dict[str, list[bytes]]] = {}
         self._rid = 1100
         self._refuse = ""
@@ -116,7 +132,14 @@ class ActiveDirectory:
             **attributes,
         }
         self.entries[self.dn(name)] = {key: _values(value) for key, value in values.items() if value is not None}
+        self.touch(self.dn(name))
         return str(guid)
+
+    def touch(self, dn: str) -> None:
+        """Number a change of this object, unless its number was given."""
+        self.usn += 1
+        self.entries[dn].setdefault("uSNCreated", _values(self.usn))
+        self.entries[dn]["uSNChanged"] = _values(self.usn)
 
     def add_user(self, name: str, **attributes: Any) -> str:
         more: dict[str, Any] = {"objectCategory": "person", "primaryGroupID": 513, "userAccountControl": 512}
@@ -127,6 +150,44 @@ class ActiveDirectory:
 
     def set_members(self, name: str, dns: Sequence[str]) -> None:
         self.entries[self.dn(name)]["member"] = [dn.encode() for dn in dns]
+        self.touch(self.dn(name))
+
+    def edit(self, name: str, **attributes: Any) -> None:
+        """Replace attributes; None takes one away."""
+        entry = self.entries[self.dn(name)]
+        for key, value in attributes.items():
+            entry.pop(key, None)
+            if value is not None:
+                entry[key] = _values(value)
+        self.touch(self.dn(name))
+
+    def rename(self, old: str, new: str) -> None:
+        """Rename or move an object, by DNs. Links to it, and what is below it, follow without a change of their own."""
+        for dn in [dn for dn in self.entries if dn == old or dn.endswith(f",{old}")]:
+            there = dn.removesuffix(old) + new
+            self.entries[there] = self.entries.pop(dn)
+            self.entries[there]["distinguishedName"] = _values(there)
+            self._relink(dn, there)
+        self.entries[new]["cn"] = _values(new.partition(",")[0][3:])
+        self.touch(new)
+
+    def delete(self, name: str) -> None:
+        """Leave a tombstone. Links to it go, and those who had them are not changed by that."""
+        dn = self.dn(name)
+        entry = self.entries.pop(dn)
+        self._relink(dn, None)
+        self.usn += 1
+        guid = str(uuid.UUID(bytes_le=entry["objectGUID"][0]))
+        kept = {k: v for k, v in entry.items() if k in {"objectClass", "objectGUID", "objectSid", "uSNCreated"}}
+        self.deleted[f"CN={name}\\0ADEL:{guid},CN=Deleted Objects,{self.base}"] = {
+            **kept, "isDeleted": [b"TRUE"], "uSNChanged": _values(self.usn), "lastKnownParent": [dn.partition(",")[2].encode()],
+        }  # fmt: skip
+
+    def _relink(self, old: str, new: str | None) -> None:
+        for entry in self.entries.values():
+            for name in {"member", "manager"} & entry.keys():
+                kept = [new.encode() if v == old.encode() and new else v for v in entry[name]]
+                entry[name] = [v for v in kept if v != old.encode()]
 
     # Faults
 
@@ -263,20 +324,31 @@ class ActiveDirectory:
             return _message(number, tlv(0x64, octets(dn), tlv(0x30, *pairs)))
 
         if not base and scope == 0:
-            return entry("", {"supportedControl": [c.encode() for c in self.controls]}) + done(0), False
+            root = {
+                "supportedControl": [c.encode() for c in self.controls],
+                "highestCommittedUSN": _values(self.usn),
+                "defaultNamingContext": _values(self.domain),
+                "dsServiceName": _values(self.service),
+            }
+            wanted = {name.lower() for name in asked}
+            return entry("", {k: v for k, v in root.items() if k.lower() in wanted}) + done(0), False
         if not bound:
             text = (
                 "000004DC: LdapErr: DSID-0C090A5C, comment: In order to perform this operation a successful bind must"
             )
             return done(1, f"{text} be completed on the connection., data 0, v4563"), False
         if scope == 0:
-            return self._base_search(base, asked, entry, done), False
-        if normal_dn(base) != normal_dn(self.base):
+            return self._base_search(base, asked, entry, done, _oids(controls)), False
+        below = normal_dn(base)
+        if below not in {normal_dn(self.base), normal_dn(self.domain), *map(normal_dn, self.entries)}:
             return done(
                 32, "0000208D: NameErr: DSID-0310028B, problem 2001 (NO_OBJECT), data 0, best match of: ''"
             ), False
         self.searches.append((asked, types_only))
-        found = [dn for dn, values in self.entries.items() if _matches(query, values)]
+        all_ = self.entries
+        if SHOW_DELETED in _oids(controls) and self.shows_deleted:
+            all_ = {**all_, **self.deleted}
+        found = [dn for dn, values in all_.items() if _matches(query, values) and _below(dn, below)]
         size, offset = _paging(controls)
         if offset < 0:
             offset = self._position
@@ -290,7 +362,8 @@ class ActiveDirectory:
         if fault == "notice":
             notice = result(52, "idle for too long") + octets("1.3.6.1.4.1.1466.20036", 0x8A)
             return _message(0, tlv(0x78, notice)), True
-        rows = b"".join(entry(dn, self._visible(dn, asked)) for dn in found[offset : offset + size])
+        self.sent.append(len(found[offset : offset + size]))
+        rows = b"".join(entry(dn, self._visible(all_[dn], asked)) for dn in found[offset : offset + size])
         ends = offset + size >= len(found)
         if fault == "empty":
             rows, ends = b"", False
@@ -312,22 +385,27 @@ class ActiveDirectory:
             return tlv(0x30, integer(number), tlv(0x65, b"\xff" * 9)), True
         return answer, False
 
-    def _base_search(self, base: str, asked: list[str], entry: Any, done: Any) -> bytes:
+    def _base_search(self, base: str, asked: list[str], entry: Any, done: Any, controls: set[str]) -> bytes:
+        if base.upper() == f"<WKGUID=18E2EA80684F11D2B9AA00C04F79F805,{self.domain.upper()}>":
+            if not self.shows_deleted or SHOW_DELETED not in controls:
+                return bytes(done(32))
+            return bytes(entry(f"CN=Deleted Objects,{self.domain}", {"objectGUID": [bytes(16)]}) + done(0))
+        if base == self.service:
+            return bytes(entry(base, {"invocationId": [self.invocation]}) + done(0))
         found = next((dn for dn in self.entries if normal_dn(dn) == normal_dn(base)), None)
         fault = self._range_fault
         if fault.isdigit():
             return bytes(done(int(fault), "a fault"))
         if found is None or fault == "gone":
             return bytes(done(32))
-        visible = self._visible(found, asked)
+        visible = self._visible(self.entries[found], asked)
         if fault == "missing":
             visible = {}
         if fault == "shifted":
             visible = {k.replace("range=", "range=1"): v for k, v in visible.items()}
         return bytes(entry(found, visible) + done(0))
 
-    def _visible(self, dn: str, asked: list[str]) -> dict[str, list[bytes]]:
-        values = self.entries[dn]
+    def _visible(self, values: Mapping[str, list[bytes]], asked: list[str]) -> dict[str, list[bytes]]:
         wanted = {name.partition(";")[0].lower(): name for name in asked}
         found: dict[str, list[bytes]] = {}
         for name, all_ in values.items():
@@ -367,6 +445,17 @@ def _paging(controls: bytes) -> tuple[int, int]:
     return 1000, 0
 
 
+def _oids(controls: bytes) -> set[str]:
+    return {parts(control)[0][1].decode() for _, control in parts(controls)}
+
+
+def _below(dn: str, normal_base: str) -> bool:
+    return f"\0,{normal_dn(dn)}".endswith(f"\0,{normal_base}")
+
+
+DN_SYNTAX = {"member", "manager", "distinguishedname"}
+
+
 def _matches(query: tuple[int, bytes], values: Mapping[str, list[bytes]]) -> bool:
     """RFC 4511 section 4.5.1.7, as far as needed; values compared without case."""
     tag, body = query
@@ -380,7 +469,13 @@ def _matches(query: tuple[int, bytes], values: Mapping[str, list[bytes]]) -> boo
             return not _matches(parts(body)[0], values)
         case 0xA3:
             (_, name), (_, value) = parts(body)
-            return value.lower() in lower.get(name.decode().lower(), [])
+            there = lower.get(name.decode().lower(), [])
+            if name.decode().lower() in DN_SYNTAX:
+                return normal_dn(value.decode()) in {normal_dn(v.decode()) for v in there}
+            return value.lower() in there
+        case 0xA5:
+            (_, name), (_, value) = parts(body)
+            return any(int(v) >= int(value) for v in lower.get(name.decode().lower(), []))
         case 0x87:
             return body.decode().lower() in lower
     raise NotImplementedError(hex(tag))

@@ -51,6 +51,7 @@ cn: module
 olcModulePath: {modules}
 olcModuleLoad: back_mdb
 olcModuleLoad: ppolicy
+olcModuleLoad: syncprov
 
 dn: cn=schema,cn=config
 objectClass: olcSchemaConfig
@@ -89,6 +90,12 @@ objectClass: olcOverlayConfig
 objectClass: olcPPolicyConfig
 olcOverlay: ppolicy
 """
+SYNCPROV = """
+dn: olcOverlay=syncprov,olcDatabase={1}mdb,cn=config
+objectClass: olcOverlayConfig
+objectClass: olcSyncProvConfig
+olcOverlay: syncprov
+"""
 ACCESS = ("to attrs=userPassword by anonymous auth by * none", "to * by users read by anonymous auth")
 MISSING = None if BINARY and MODULES else "slapd is not installed"
 
@@ -106,14 +113,20 @@ class Slapd:
     missing = MISSING
     """Why it cannot run here, or None."""
 
-    def __init__(self, suffix: str = "dc=corp,dc=example", *, tls: tuple[str, str] | None = None) -> None:
-        """`tls`: PEM files of the certificate with its key, and of the authority; it then also speaks TLS and StartTLS."""
+    def __init__(
+        self, suffix: str = "dc=corp,dc=example", *, tls: tuple[str, str] | None = None, session_log: int | None = None
+    ) -> None:
+        """`tls`: PEM files of the certificate with its key, and of the authority; it then also speaks TLS and StartTLS.
+
+        `session_log`: with the overlay syncprov, and so many deletions in its session log, which is kept in memory.
+        """
         self.suffix = suffix
         self.bind_dn = f"cn=reader,{suffix}"
         self.password = "reader's pass"
         self.root_password = "root-secret"
         self.port = self.tls_port = 0
         self._tls = tls
+        self._session_log = session_log
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -157,6 +170,8 @@ class Slapd:
         if self._tls:
             files = f"olcTLSCertificateFile: {self._tls[0]}\nolcTLSCertificateKeyFile: {self._tls[0]}\n"
             text = text.replace("olcLogLevel:", f"{files}olcTLSCACertificateFile: {self._tls[1]}\nolcLogLevel:", 1)
+        if self._session_log is not None:
+            text += SYNCPROV + (f"olcSpSessionlog: {self._session_log}\n" if self._session_log else "")
         ldif = self._folder / "config.ldif"
         ldif.write_text(text)
         done = subprocess.run(
@@ -232,6 +247,10 @@ class Slapd:
         with self._bound(f"cn=root,{self.suffix}") as connection:
             connection.modify_dn(dn, rdn)
 
+    def move(self, dn: str, parent: str) -> None:
+        with self._bound(f"cn=root,{self.suffix}") as connection:
+            connection.modify_dn(dn, dn.partition(",")[0], new_superior=parent)
+
     def delete(self, dn: str) -> None:
         with self._bound(f"cn=root,{self.suffix}") as connection:
             connection.delete(dn)
@@ -242,6 +261,14 @@ class Slapd:
             connection.search(dn, "(objectClass=*)", "BASE", attributes=[name])
             value: bytes = connection.response[0]["raw_attributes"][name][0]
             return value.decode()
+
+    def has(self, dn: str) -> bool:
+        """Whether there is such an entry."""
+        with self._bound(f"cn=root,{self.suffix}") as connection:
+            try:
+                return bool(connection.search(dn, "(objectClass=*)", "BASE"))
+            except ldap3.core.exceptions.LDAPNoSuchObjectResult:
+                return False
 
     @contextlib.contextmanager
     def configured(self, **changes: Sequence[str]) -> Iterator[None]:
