@@ -11,6 +11,7 @@ import io
 import json
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from pydantic import Field
@@ -199,6 +200,7 @@ class Scim(Connector):
                 now.see(row, self._lists.clock)
                 yield row
             now.hear(self._lists.clock)
+            mark = replace(mark, recent=now.recent)
             if not now.rows and not self._lists.total(path, filter=modified_since(mark.last - 1)):
                 raise StaleBookmark(f"/{path}: what was modified last is not found again")
             total = self._lists.total(path)

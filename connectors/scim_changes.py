@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from hashlib import blake2b
 from heapq import heappop, heappush
+from time import monotonic
 from typing import Any, NamedTuple
 
 from connectors.errors import StaleBookmark
@@ -22,6 +23,8 @@ OVERLAP = 300
 """Seconds. How late a change may show up behind its `meta.lastModified`: transactions, replicas, several clocks."""
 MOST = 86400
 """Seconds. A list that takes longer to read gets no mark."""
+MOST_RECENT = 20_000
+"""Rows whose ids a mark may hold."""
 _AFTER_CREATION = 60
 """Seconds. What is modified so soon was not changed, but created slowly."""
 NEVER = 32472144000
@@ -72,18 +75,25 @@ class Mark:
     """Where the reading of one list goes on.
 
     All changes before `since` were read. `last` is the latest `meta.lastModified` seen, and `at` when, by the Date of
-    the service's answers. `older` is how many rows there are that were created before `since`.
+    the service's answers. `older` is how many rows there are that were created before `since`; `recent` are the others,
+    by digests of their ids: of each of them a deletion is noticed.
     """
 
     since: int
     last: int
     at: int | None
     older: int
+    recent: frozenset[str]
+
+
+def digest_of(row: Mapping[str, Any]) -> str:
+    """A short name for a row."""
+    return blake2b(row["id"].encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
 
 
 def token_of(marks: Mapping[str, Mark]) -> str:
     """A bookmark's token: the marks of each list."""
-    told = {path: [mark.since, mark.last, mark.at, mark.older] for path, mark in marks.items()}
+    told = {path: [mark.since, mark.last, mark.at, mark.older, *sorted(mark.recent)] for path, mark in marks.items()}
     return json.dumps(told, separators=(",", ":"))
 
 
@@ -91,26 +101,23 @@ def marks_of(token: str, paths: tuple[str, ...]) -> dict[str, Mark]:
     """The marks of a token. StaleBookmark if it is none for these lists."""
     try:
         told = json.loads(token)
-        marks = {path: Mark(*told[path]) for path in paths}
-        fit = all(
-            type(mark.since) is type(mark.last) is type(mark.older) is int
-            and (mark.at is None or type(mark.at) is int)
-            and 0 <= mark.since < NEVER
-            and 0 <= mark.last < NEVER
-            for mark in marks.values()
-        )
-    except (ValueError, TypeError, KeyError):
-        fit = False
-    if not fit:
-        raise StaleBookmark("the bookmark is none of ours")
-    return marks
+        return {path: _mark_of(*told[path]) for path in paths}
+    except (ValueError, TypeError, KeyError) as error:
+        raise StaleBookmark("the bookmark is none of ours") from error
+
+
+def _mark_of(since: Any, last: Any, at: Any, older: Any, *recent: Any) -> Mark:
+    numbers = [since, last, older, *([] if at is None else [at])]
+    if not all(type(x) is int and 0 <= x < NEVER for x in numbers) or not all(isinstance(x, str) for x in recent):
+        raise ValueError
+    return Mark(since, last, at, older, frozenset(recent))
 
 
 class _Reading:
     """What a reading of a list shows as it goes."""
 
     def __init__(self) -> None:
-        self._began = time.monotonic()
+        self._began = monotonic()
         self._clock: int | None = None
         self._heard = False
 
@@ -121,7 +128,7 @@ class _Reading:
 
     @property
     def _took(self) -> int:
-        return math.ceil(time.monotonic() - self._began)
+        return math.ceil(monotonic() - self._began)
 
     def _ended(self) -> int | None:
         return None if self._clock is None else self._clock + self._took
@@ -138,8 +145,7 @@ class Survey(_Reading):
         """Rows that were modified in the second `last`."""
         self._fit = True
         self._changed = False
-        self._recent: list[int] = []  # a heap: creations that may be after the mark
-        self._older = 0
+        self._recent: list[tuple[int, str]] = []  # a heap: creations that may be after the mark
 
     def see(self, row: Mapping[str, Any], clock: int | None) -> None:
         """Take note of a row that came by."""
@@ -153,10 +159,9 @@ class Survey(_Reading):
             self.last, self.at_last = moments.modified, 0
         self.at_last += moments.modified == self.last
         self._changed |= moments.modified - moments.created > _AFTER_CREATION
-        heappush(self._recent, moments.created)
-        while self._recent and self._recent[0] < self.last - MOST:
+        heappush(self._recent, (moments.created, digest_of(row)))
+        while self._recent and self._recent[0][0] < self.last - MOST:
             heappop(self._recent)
-            self._older += 1
 
     def mark(self) -> Mark | None:
         """None if rows tell no moments; or if none was ever modified: the service may not keep record of that.
@@ -167,8 +172,10 @@ class Survey(_Reading):
         if not (self.rows and self._fit and self._changed) or OVERLAP + took > MOST:
             return None
         since = max(0, self.last - OVERLAP - took)
-        older = self._older + sum(created < since for created in self._recent)
-        return Mark(since, self.last, self._ended(), older)
+        recent = frozenset(digest for created, digest in self._recent if created >= since)
+        if len(recent) > MOST_RECENT:
+            return None
+        return Mark(since, self.last, self._ended(), self.rows - len(recent), recent)
 
 
 class Following(_Reading):
@@ -178,7 +185,7 @@ class Following(_Reading):
         super().__init__()
         self._mark = mark
         self._last = mark.last
-        self._created: list[int] = []
+        self._created: dict[str, int] = {}
         self.rows = 0
 
     def see(self, row: Mapping[str, Any], clock: int | None) -> None:
@@ -190,7 +197,14 @@ class Following(_Reading):
             raise StaleBookmark("the service shows what was not modified since, or does not tell when it was")
         self._last = max(self._last, moments.modified)
         if moments.created >= self._mark.since:
-            self._created.append(moments.created)
+            self._created[digest_of(row)] = moments.created
+
+    @property
+    def recent(self) -> frozenset[str]:
+        """Rows that were created since the mark. StaleBookmark if one of those that the mark names is no more."""
+        if not self._mark.recent <= self._created.keys():
+            raise StaleBookmark("one of the latest that were created is no more")
+        return frozenset(self._created)
 
     @property
     def total(self) -> int:
@@ -210,5 +224,7 @@ class Following(_Reading):
             at = self._ended()
         elif self._clock is not None and self._clock - at >= OVERLAP + patience:
             since = old.last + 1
-        older = old.older + sum(created < since for created in self._created)
-        return Mark(since, self._last, at, older)
+        recent = frozenset(digest for digest, created in self._created.items() if created >= since)
+        if len(recent) > MOST_RECENT:
+            raise StaleBookmark("too many were created at once")
+        return Mark(since, self._last, at, self.total - len(recent), recent)

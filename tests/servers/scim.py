@@ -258,8 +258,9 @@ class ScimServer(Clocked):
             raise problem(400, "The specified filter is not supported", "invalidFilter")
         if self.filtering == "ignored":
             return rows
-        since = datetime.fromisoformat(asked[1]).timestamp()
-        return [row for row in rows if row["meta"]["lastModified"] >= since and self.filtering == "honoured"]
+        if self.filtering == "nothing":
+            return []
+        return [row for row in rows if _moment(self.stamp(row["meta"]["lastModified"])) >= _moment(asked[1])]
 
     def _shown(self, row: dict[str, Any], query: dict[str, list[str]], *, alone: bool = False) -> dict[str, Any]:
         asked = query.get("attributes", [""])[0].split(",")
@@ -275,3 +276,8 @@ class ScimServer(Clocked):
             if not told:
                 del shown["members"]
         return shown
+
+
+def _moment(told: str) -> float:
+    moment = datetime.fromisoformat(told)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
