@@ -267,6 +267,12 @@ def status(owners: Owners, as_json: bool) -> None:
         ),
         empty="No source yet: the poller has not started, or has nothing to read.",
     )
+    if (database := told.get("database", {})).get("log_held"):
+        complain(
+            f"the database's log has grown to {database['log_bytes'] / 2**20:.0f} MiB:"
+            " a reader keeps a transaction open",
+            "the poller's log names the process (database.log_grows): end it, or its transaction",
+        )
     if is_terminal():
         for source in sources:
             for message, remedy in _problems(source):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+from daemon.store import wal
 from daemon.store.reader import Reader
 from daemon.text import printable
 
@@ -20,6 +21,7 @@ def metrics(reader: Reader, lookups: Counter[str], connections: Counter[str], no
     """All metrics. Label values are names from the configuration and words of ours; never tags."""
     sources = reader.status()
     counts = reader.counts()
+    sizes = wal.sizes(reader.path)
     name = [{"source": s["name"], "role": s["role"]} for s in sources]
     scopes = [({**n, "scope": c["name"]}, c) for n, s in zip(name, sources, strict=True) for c in s["scopes"]]
     parts = [
@@ -79,6 +81,13 @@ def metrics(reader: Reader, lookups: Counter[str], connections: Counter[str], no
             "gauge",
             "Open findings.",
             [({"integration": i, "kind": k}, n) for i, k, n in sorted(counts["drift"])],
+        ),
+        _metric("database_bytes", "gauge", "Size of the database.", [({}, sizes.bytes)]),
+        _metric(
+            "database_log_bytes",
+            "gauge",
+            "Size of its write-ahead log; it grows while a reader keeps a transaction open.",
+            [({}, sizes.log_bytes)],
         ),
     ]
     return "".join(parts)

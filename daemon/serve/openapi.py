@@ -47,6 +47,7 @@ _REASON = _text(
     ],
 )
 _NEXT = _maybe(_text("Opaque; null at the end."))
+_DATABASE: _Json = _object({"bytes": _WHOLE, "log_bytes": _WHOLE, "log_held": _FLAG})
 _OUTCOME: _Json = {"owners": _list(_ref("Owner")), "source": _SOURCE, "fallback": _FLAG, "reason": _maybe(_REASON)}
 _ERROR = _maybe(
     _object(
@@ -329,7 +330,12 @@ OPENAPI: _Json = {
                 parameters=[_parameter("after", "`cursor` of the last change seen, or `next`."), _LIMIT],
             )
         },
-        "/v1/status": {"get": _call("Every source.", _object({"now": _TIME, "sources": _list(_ref("SourceStatus"))}))},
+        "/v1/status": {
+            "get": _call(
+                "Every source.",
+                _object({"now": _TIME, "database": _DATABASE, "sources": _list(_ref("SourceStatus"))}),
+            )
+        },
         "/healthz": {"get": _call("Alive.", _object({"status": {"const": "ok"}}))},
         "/readyz": {"get": _call("Every source has been read.", _object({"status": {"const": "ready"}}), "not-ready")},
         "/metrics": {

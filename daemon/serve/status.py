@@ -7,12 +7,14 @@ from collections.abc import Iterable
 from typing import Any
 
 from daemon.answers import rfc3339
+from daemon.store import wal
 from daemon.store.reader import Reader
 
 
 def status(reader: Reader, now: float) -> dict[str, Any]:
     """`/v1/status`: ages are in seconds; a source is as old as the oldest of its scopes."""
-    return {"now": rfc3339(now), "sources": [_source(row, now) for row in reader.status()]}
+    sources = [_source(row, now) for row in reader.status()]
+    return {"now": rfc3339(now), "database": vars(wal.sizes(reader.path)), "sources": sources}
 
 
 def unread(reader: Reader) -> list[str] | None:

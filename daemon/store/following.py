@@ -101,6 +101,11 @@ class Follower:
             self._version = None
 
     @property
+    def path(self) -> Path:
+        """The database's file."""
+        return self._path
+
+    @property
     def db(self) -> sqlite3.Connection:
         """The connection. DatabaseUnusable while there is no database."""
         if self._db is None:
@@ -142,13 +147,16 @@ class Follower:
         except (OSError, DatabaseUnusable):
             self.superseded = True
             return  # it is being made
-        ready = (
-            self._damaged
-            or db.execute(
-                "SELECT EXISTS (SELECT 1 FROM source) AND NOT EXISTS (SELECT 1 FROM source s WHERE NOT s.listed"
-                " OR EXISTS (SELECT 1 FROM scope c WHERE c.source_id = s.id AND c.read_at IS NULL))"
-            ).fetchone()[0]
-        )
+        try:
+            ready = (
+                self._damaged
+                or db.execute(
+                    "SELECT EXISTS (SELECT 1 FROM source) AND NOT EXISTS (SELECT 1 FROM source s WHERE NOT s.listed"
+                    " OR EXISTS (SELECT 1 FROM scope c WHERE c.source_id = s.id AND c.read_at IS NULL))"
+                ).fetchone()[0]
+            )
+        except sqlite3.Error:
+            ready = False  # nothing is the matter with the old one
         if not ready:
             db.close()
             return

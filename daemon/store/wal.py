@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -24,10 +25,33 @@ _READERS = range(123, 128)
 log = structlog.get_logger()
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """Of a database and its log, in bytes.
+
+    `log_held`: the log is past its limit, since somebody's transaction keeps it from being emptied. (Or since a first
+    read is just being published: that is emptied at once.)
+    """
+
+    bytes: int
+    log_bytes: int
+    log_held: bool
+
+
+def sizes(database: Path) -> Sizes:
+    """How large the files are; 0 where there is none."""
+    log = size(database)
+    return Sizes(_bytes_of(database), log, log > LIMIT)
+
+
 def size(database: Path) -> int:
     """Bytes of a database's log; 0 while it has none."""
+    return _bytes_of(database.with_name(f"{database.name}-wal"))
+
+
+def _bytes_of(path: Path) -> int:
     try:
-        return database.with_name(f"{database.name}-wal").stat().st_size
+        return path.stat().st_size
     except FileNotFoundError:
         return 0
 
