@@ -14,7 +14,7 @@ from connectors.errors import Forbidden
 from daemon.client import AmbiguousResource, LookupProblem, NotYetKnown, Owners, TooOld, UnknownResource
 from daemon.errors import NotRunning, OwnerdError
 from tests.harness import World, configuration, integration, resource, team
-from tests.test_serve import serving
+from tests.serving import serving
 
 
 @pytest.fixture

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
-import uvloop
 
 from connectors.errors import Forbidden, Unreachable
 from connectors.values import Gap, Record
-from daemon.peers import Allowed
 from daemon.pipeline import Store
-from daemon.serve.app import make_app
-from daemon.serve.server import Server
-from daemon.sockets import bind_unix
 from tests.harness import Clock, World, configuration, group, integration, members, owned_by, resource, team, user
+from tests.serving import serving
 from tests.unixhttp import Answer, call, get
 
 PEOPLE: list[Record] = [
@@ -31,23 +25,6 @@ PEOPLE: list[Record] = [
     user("bob", "Bob", email="bob@x.org"),
     user("zed", active=False),
 ]
-
-
-@contextmanager
-def serving(database: Path, socket: Path, clock: Clock) -> Iterator[None]:
-    """A server in a thread, with the test's clock."""
-    app, pages = make_app(database, clock)
-    listening = bind_unix(socket, 0o600)
-    server = Server(app, pages, Allowed())
-    thread = threading.Thread(target=lambda: uvloop.run(server.serve(sockets=[listening])))
-    thread.start()
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        thread.join()
-        listening.close()
-        pages.close()
 
 
 class Served(World):
