@@ -1,26 +1,27 @@
-"""A disk that gives errors, or is full, at every write and sync of what the writer does, and at every read."""
+"""A disk that gives errors, or is full, at every write and sync of what the writer does."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import itertools
+import errno
 import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import orjson
 import pytest
 
-from daemon.errors import DatabaseDamaged, DatabaseUnusable
-from daemon.serve.lookup import ANY_AGE, Lookup
-from daemon.serve.problems import Problem
-from daemon.store.reader import Reader
+from config.settings import parse_settings
+from daemon import control, engine
+from daemon.errors import DatabaseDamaged, DatabaseUnusable, OwnerdError
+from daemon.store import writer
 from tests.crash import scenes, vfs
 from tests.crash.scenes import SCENES, Recorded, answers_of, dump, image, lay, open_world, record, rows, told_by_reader
 from tests.crash.vfs import Fail, Op
-from tests.harness import World
+from tests.harness import World, resource
 
 pytestmark = pytest.mark.skipif(vfs.MISSING is not None, reason=str(vfs.MISSING))
 EVERY = 1 if os.environ.get("OWNERD_CRASH") == "all" else 24
@@ -33,6 +34,15 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("base")
     scenes.make_base(folder)
     return folder
+
+
+@pytest.fixture
+def served(base: Path, tmp_path: Path) -> Iterator[World]:
+    lay(base, tmp_path / "w")
+    with vfs.watching(tmp_path / "w"):
+        world = open_world(tmp_path / "w")
+        yield world
+        world.close()
 
 
 class Faulty:
@@ -89,7 +99,9 @@ def test_writes_and_syncs(base: Path, tmp_path: Path, name: str, how: str) -> No
                     failed += 1
             hits += bool(faulty.hit)
             expected = recorded.new if acknowledged else recorded.old
-            assert told_by_reader(world.store.path, expected) == answers_of(expected)
+            assert told_by_reader(world.store.path, answers_of(recorded.old)) == {
+                key: answer for key, answer in answers_of(expected).items() if key in answers_of(recorded.old)
+            }
             assert stored(world) == expected
             SCENES[name].act(world)
             assert stored(world)["answer"] == recorded.new["answer"]
@@ -108,105 +120,6 @@ def stored(world: World) -> scenes.Image:
         return dump(db)
 
 
-def test_reads_at_a_start(base: Path, tmp_path: Path) -> None:
-    """An error of the disk is told as one, wherever the start meets it: also SQLite's checks, which report it as text."""
-    reads = 0
-
-    def count(op: Op) -> None:
-        nonlocal reads
-        reads += op.kind == "read"
-
-    folder = lay(base, tmp_path / "counted")
-    with vfs.watching(folder), vfs.asking(count):
-        open_world(folder).close()
-    whole = image(folder)
-    refused = 0
-    for point, lasting in itertools.product(range(0, reads, EVERY), (False, True)):
-        left = point
-
-        def fail(op: Op, lasting: bool = lasting) -> Fail | None:
-            nonlocal left
-            left -= op.kind == "read"
-            return Fail(vfs.IOERR_READ) if op.kind == "read" and (left == -1 or (lasting and left < 0)) else None
-
-        folder = lay(base, tmp_path / f"{point} {lasting}")
-        with vfs.watching(folder), vfs.asking(fail):
-            try:
-                open_world(folder).close()
-            except DatabaseUnusable as error:
-                assert not isinstance(error, DatabaseDamaged), error
-                refused += 1
-        assert not list(folder.glob("*.damaged-*"))
-        assert image(folder) == whole
-        shutil.rmtree(folder)
-    assert refused
-    print(f"start: {reads} reads, {refused} refused starts, 0 databases set aside")
-
-
-def test_a_page_that_cannot_be_read(base: Path, tmp_path: Path) -> None:
-    """One bad place on the disk is not taken for damage, whichever page lies there."""
-    lay(base, tmp_path / "w")
-    path = tmp_path / "w" / "ownerd.db"
-    open_world(path.parent).close()  # all of it is in the one file
-    pages = path.stat().st_size // 4096
-    for page in range(0, pages, max(1, EVERY // 4)):
-
-        def fail(op: Op, page: int = page) -> Fail | None:
-            return Fail(vfs.IOERR_READ) if op.kind == "read" and op.at // 4096 == page else None
-
-        with vfs.watching(path.parent), vfs.asking(fail):
-            with pytest.raises(DatabaseUnusable) as caught:
-                open_world(path.parent).close()
-        assert not isinstance(caught.value, DatabaseDamaged), caught.value
-        assert not list(path.parent.glob("*.damaged-*"))
-
-
-@pytest.fixture
-def served(base: Path, tmp_path: Path) -> Iterator[World]:
-    lay(base, tmp_path / "w")
-    with vfs.watching(tmp_path / "w"):
-        world = open_world(tmp_path / "w")
-        yield world
-        world.close()
-
-
-def test_lookups_on_a_disk_that_gives_errors(served: World) -> None:
-    """An answer, the right one, or an error that is no answer: never «unknown». Afterwards all is answered again."""
-    right = answers_of(dump(served.store._db))
-    keys = list(right)[:: max(1, EVERY // 2)]
-    failed = 0
-    for point in itertools.count():
-        left = point
-        hit = False
-
-        def fail(op: Op) -> Fail | None:
-            nonlocal left, hit
-            if op.kind not in {"read", "open"}:
-                return None
-            left -= 1
-            hit |= left == -1
-            return Fail(vfs.IOERR_READ) if left == -1 else None
-
-        with contextlib.closing(Reader(served.store.path)) as reader:
-            lookup = Lookup(reader, served.clock)
-            with vfs.asking(fail):
-                for key in keys:
-                    try:
-                        assert lookup.answer(key, None, ANY_AGE).startswith(right[key])
-                    except (sqlite3.Error, DatabaseUnusable):
-                        failed += 1
-                    except Problem as problem:
-                        pytest.fail(f"{key}: {problem.kind}")
-            for key in keys:
-                assert lookup.answer(key, None, ANY_AGE).startswith(right[key])
-            told = orjson.loads(lookup.answers(keys, ANY_AGE))["answers"]
-            assert [t["resource"]["id"] for t in told] == keys
-        if not hit:
-            break
-    assert failed
-    print(f"lookups: {point} reads that failed, {failed} errors, 0 wrong answers")
-
-
 def test_a_full_disk_for_hours(served: World) -> None:
     """Each run fails and says why, lookups go on; with room again, the next run is as any other."""
     before = served.owners()
@@ -217,3 +130,133 @@ def test_a_full_disk_for_hours(served: World) -> None:
             assert served.owners() == before
     assert served.run("aws", *rows("team-b", 3_000)).state == "ok"
     assert {served.owners()[row.id] for row in rows("team-b", 3_000)} == {"team-b"}
+
+
+# --- beside the database ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+@pytest.mark.parametrize("call", ["fsync", "replace", "open"])
+def test_a_held_snapshot_that_cannot_be_kept(
+    served: World, monkeypatch: pytest.MonkeyPatch, call: str, code: int
+) -> None:
+    """The run fails as one that the database fails; nothing is marked as held, and what was held before still is."""
+    assert served.run("aws", resource("r0000", "team-a")).state == "held"
+    before = served.store.held.reports()
+    place: Any = {"fsync": os, "replace": Path, "open": Path}[call]
+    with monkeypatch.context() as patch:
+        real = getattr(place, call)
+
+        def fail(*arguments: Any, **more: Any) -> Any:
+            if call == "fsync" or ".partial" in str(arguments[0]):
+                raise OSError(code, os.strerror(code))
+            return real(*arguments, **more)
+
+        patch.setattr(place, call, fail)
+        with pytest.raises(DatabaseUnusable, match=os.strerror(code)):
+            served.run("aws", resource("r0001", "team-b"))
+    assert [{**row, "at": 0} for row in served.store.held.reports()] == [{**row, "at": 0} for row in before]
+    assert served.run("aws", resource("r0001", "team-b")).state == "held"
+    report = served.store.accept("aws")
+    assert report
+    assert report.state == "ok"
+    assert served.store.held.reports() == []
+
+
+def test_a_spool_that_cannot_be_read(served: World) -> None:
+    """It is the run's trouble and not the database's: the run fails, and the next one does not."""
+    before = served.owners()
+    spoilt = served.folder / "spool" / "spoilt.db"
+    for content in (b"", b"no database at all, but long enough to look like one" * 100):
+        spoilt.write_bytes(content)
+        with pytest.raises(DatabaseUnusable, match=str(spoilt)):
+            served.store.run("aws", spoilt)
+        assert served.owners() == before
+    assert served.run("aws", *rows("team-b", 4_000)).state == "ok"
+
+
+def test_a_reopening_that_fails(served: World) -> None:
+    """After damage was found the disk fails too: the next run opens the database, and goes on."""
+    before = served.owners()
+
+    def fail(op: Op) -> Fail | None:
+        return Fail(vfs.IOERR_READ) if op.kind == "read" else None
+
+    with vfs.asking(fail), pytest.raises(DatabaseUnusable):
+        served.store.reopen(served.settings)
+    assert served.store.lost
+    with pytest.raises(DatabaseUnusable):
+        served.run("aws", *rows("team-b", 4_000))
+    assert not served.store.reopen(served.settings)
+    assert not served.store.lost
+    assert served.owners() == before
+    assert served.run("aws", *rows("team-b", 4_000)).state == "ok"
+
+
+@pytest.mark.parametrize("renames", range(3))
+def test_death_while_a_damaged_one_is_set_aside(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int
+) -> None:
+    """What is left is seen to be damaged again, or is nothing: never a database without its log."""
+    folder = lay(base, tmp_path / "w")
+    path = folder / "ownerd.db"
+    (folder / "ownerd.db-shm").write_bytes(bytes(32768))
+    left, real = renames, Path.rename
+
+    def rename(self: Path, target: Path) -> Path:
+        nonlocal left
+        if left == 0:
+            raise InterruptedError
+        left -= 1
+        return real(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", rename)
+        with contextlib.suppress(InterruptedError):
+            writer.set_aside(path)
+    assert path.exists() == (folder / "ownerd.db-wal").exists() or not path.exists()
+    open_world(folder).close()
+    assert image(folder)["answer"] in ([], image(base)["answer"])
+
+
+def test_a_confirmation_that_fails(served: World) -> None:
+    """Whoever confirms is told that it failed, and why; nothing is in force by halves."""
+    before = dump(served.store._db)
+    path = served.folder / "control.sock"
+
+    async def ask() -> list[dict[str, Any]]:
+        async def handler(_request: dict[str, Any], _send: Any) -> None:
+            served.store.confirm("slow", None)
+
+        server = await control.listen(path, handler)
+        try:
+            return [event async for event in control.ask(path, {"verb": "confirm"})]
+        finally:
+            server.close()
+
+    with vfs.asking(Faulty(3, "lasting full")):
+        (told,) = asyncio.run(ask())
+    assert told["event"] == "refused"
+    assert "full" in told["message"]
+    assert "room" in told["remedy"]
+    assert dump(served.store._db) == before
+
+
+def test_a_poller_that_dies_before_it_has_answered(served: World) -> None:
+    """Silence is no yes."""
+    document = {**scenes.DOCUMENT, "daemon": {"state_directory": str(served.folder)}}
+    settings = parse_settings(document, Path("test.toml"))
+
+    async def ask() -> None:
+        async def handler(_request: Any, _send: Any) -> None:
+            """Say nothing."""
+
+        server = await control.listen(settings.control_socket, handler)
+        try:
+            async for _ in engine.confirm(settings, "slow", None):
+                pass
+        finally:
+            server.close()
+
+    with pytest.raises(OwnerdError, match="before it had answered"):
+        asyncio.run(ask())

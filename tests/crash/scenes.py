@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from connectors.values import Resource
+from daemon.serve.lookup import ANY_AGE, Lookup
 from daemon.store.reader import Reader
 from daemon.store.writer import open_writer
 from tests.crash import vfs
-from tests.harness import World, configuration, integration, resource, team
+from tests.harness import Clock, World, configuration, integration, resource, team
 
 ROWS = 500
 HOLD = 1800.0
@@ -27,6 +30,8 @@ DOCUMENT = configuration(
     integration("aws", max_owner_changes=1.0),
     integration("slow", hold_owner_changes=HOLD, max_owner_changes=1.0),
 )
+
+_AGES = {"resource_seen_at", "owners_seen_at", "stale", "valid_until"}
 
 Image = dict[str, list[Any]]
 
@@ -114,7 +119,8 @@ def image(folder: Path) -> Image:
 
 
 def answers_of(told: Image) -> dict[str, bytes]:
-    return {row[0]: row[-1] for row in told["answer"]}
+    """Each resource's answer, but for the ages: those are put in when it is asked for."""
+    return {row[0]: row[-1] + b"}" for row in told["answer"]}
 
 
 @dataclass
@@ -167,10 +173,16 @@ def reading(path: Path) -> Iterator[Reader]:
         reader.close()
 
 
-def told_by_reader(path: Path, told: Image) -> dict[str, bytes]:
-    """What the server's own reader has for every resource that there was or is."""
+def told_by_reader(path: Path, keys: Iterable[str]) -> dict[str, bytes]:
+    """What the server answers for each of these resources that it knows, but for the ages."""
+    asked = sorted(keys)
     with reading(path) as reader:
-        return {key: row.head for key, (row,) in reader.many(sorted(answers_of(told))).items()}
+        told = orjson.loads(Lookup(reader, Clock()).answers(asked, ANY_AGE))["answers"]
+    found = {}
+    for key, answer in zip(asked, told, strict=True):
+        if answer.get("status") != 404:
+            found[key] = orjson.dumps({k: v for k, v in answer.items() if k not in _AGES})
+    return found
 
 
 def which(folder: Path, old: Image, new: Image) -> str:
@@ -179,8 +191,7 @@ def which(folder: Path, old: Image, new: Image) -> str:
     Fails if it is a mixture, if either cannot open it, or if it was taken for damaged.
     """
     path = folder / "ownerd.db"
-    everything = {**old, "answer": [*old["answer"], *new["answer"]]}
-    served = told_by_reader(path, everything)
+    served = told_by_reader(path, {*answers_of(old), *answers_of(new)})
     db = open_writer(path)
     try:
         stored = dump(db)
