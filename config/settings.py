@@ -60,10 +60,12 @@ class Daemon(Strict):
         "0660", description="Permissions of ownerd.sock, in octal."
     )
     socket_group: Text | None = Field(None, description="Group that owns ownerd.sock. Default: the process's.")
-    allow_uids: tuple[Uid, ...] = Field(
-        (), description="Users, by number or name, who may ask on ownerd.sock. Default: whoever may open it."
+    allow_uids: Annotated[list[Uid], Field(min_length=1)] | None = Field(
+        None, description="Users, by number or name, who may ask on ownerd.sock. Default: whoever may open it."
     )
-    allow_gids: tuple[Gid, ...] = Field((), description="Groups whose members may ask too; supplementary ones count.")
+    allow_gids: Annotated[list[Gid], Field(min_length=1)] | None = Field(
+        None, description="Groups, by number or name, whose members may ask; supplementary ones count."
+    )
     log_format: Literal["json", "console"] = Field("json", description="How log lines look.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least level logged.")
 

@@ -65,6 +65,28 @@ def test_one_problem(change: dict[str, Any], problem: str) -> None:
     assert problems(configuration({**integration(), **change})) == [problem]
 
 
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ([], "daemon.allow_uids: List should have at least 1 item after validation, not 0"),
+        (["no-such-user"], 'daemon.allow_uids[0]: this host has no user "no-such-user"'),
+        ([-1], "daemon.allow_uids[0]: write the number or the name of a user"),
+        ([True], "daemon.allow_uids[0]: write the number or the name of a user"),
+        ([2**32 - 1], "daemon.allow_uids[0]: write the number or the name of a user"),
+    ],
+)
+def test_users_who_may_ask(value: list[Any], problem: str) -> None:
+    """A name that is none must not become a list that permits nobody, or anybody."""
+    assert problems(configuration(integration(), daemon={"allow_uids": value})) == [problem]
+
+
+def test_users_and_groups_by_name() -> None:
+    daemon = parse_settings(
+        configuration(integration(), daemon={"allow_uids": ["root", 7], "allow_gids": ["root"]}), Path("test.toml")
+    ).daemon
+    assert (daemon.allow_uids, daemon.allow_gids) == ([0, 7], [0])
+
+
 def test_an_integration_is_needed() -> None:
     assert problems({}) == ["integrations: at least one [[integrations]] table is needed"]
 

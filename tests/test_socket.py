@@ -250,6 +250,7 @@ def test_a_body_without_end(client: Raw, running: Running) -> None:
 
 def test_a_client_that_does_not_read(client: Raw, running: Running, path: Path) -> None:
     """What it asks waits; after a time it is cut off. What the server keeps for it is bounded."""
+    connected(running, 1)
     client.socket.setblocking(False)
     sent = 0
     with contextlib.suppress(BlockingIOError):
@@ -276,11 +277,17 @@ def test_half_closed_clients_are_answered(client: Raw, asked: bytes) -> None:
     assert client.ended()
 
 
-def test_half_a_request_and_no_more(client: Raw, running: Running) -> None:
-    client.send(LOOKUP[:20])
+@pytest.mark.parametrize(
+    "part", [LOOKUP[:20], b"POST /v1/owners HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"], ids=["head", "body"]
+)
+def test_half_a_request_and_no_more(client: Raw, running: Running, part: bytes) -> None:
+    """The connection ends, and that is nothing to log."""
+    client.send(part)
+    received(running)
     client.socket.shutdown(socket.SHUT_WR)
     assert client.ended()
     connected(running, 0)
+    assert {line["event"] for line in running.logged} == {"peer.connected"}
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -15,7 +15,7 @@ import structlog
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -283,6 +283,10 @@ def _allowed(error: HTTPException) -> str:
     return (error.headers or {}).get("Allow", "GET")
 
 
+async def _on_disconnect(_request: Request, _error: Exception) -> Response:
+    return Response(status_code=400)  # nobody hears it
+
+
 async def _on_fault(request: Request, error: Exception) -> Response:
     log.error("request.failed", path=request.url.path, exc_info=error)
     return problem_response(Problem("internal", "the request failed; the log says more"))
@@ -312,6 +316,7 @@ def make_app(database: Path, clock: Callable[[], float] = time.time) -> tuple[Lo
             DatabaseUnusable: _on_unusable,
             sqlite3.Error: _on_sqlite_error,
             HTTPException: _on_http_exception,
+            ClientDisconnect: _on_disconnect,
             Exception: _on_fault,
         },
     )

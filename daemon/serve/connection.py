@@ -10,7 +10,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import httptools
 import structlog
@@ -118,6 +118,21 @@ class Door:
             self._empty.set()
 
 
+class _Outgoing:
+    """A transport that may be closed at any moment, as asyncio's: uvloop's raises where an answer comes too late."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+
+    def write(self, data: bytes) -> None:
+        """Send, if anybody is there."""
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 class Connection(HttpToolsProtocol):
     """uvicorn's protocol, bounded. `since`: when what it does now began, in the loop's seconds."""
 
@@ -146,7 +161,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         """See who it is. A client that may not ask is told so when it does: before, it would not listen."""
-        super().connection_made(transport)
+        super().connection_made(cast("asyncio.Transport", _Outgoing(transport)))
         self.peer = peer_of(transport.get_extra_info("socket"))
         self.unwelcome = self._door.admit(self)
 

@@ -216,12 +216,26 @@ _CACHE_CONTROL: _Json = {
 }
 
 
+_ANY = (
+    "bad-request",
+    "not-local",
+    "peer-not-allowed",
+    "method-not-allowed",
+    "request-timeout",
+    "head-too-long",
+    "internal",
+    "unavailable",
+    "too-many-connections",
+)
+"""Problems that any call may have."""
+
+
 def _call(
     summary: str, answer: _Json, *kinds: str, parameters: list[_Json] | None = None, body: _Json | None = None
 ) -> _Json:
     """One operation. `kinds` are the problems it may answer with, beside those that any may."""
     told: _Json = {"200": {"description": summary, "content": {"application/json": {"schema": answer}}}}
-    for kind in (*kinds, "bad-request", "not-local", "method-not-allowed", "internal", "unavailable"):
+    for kind in (*kinds, *_ANY):
         status, title = TYPES[kind]
         there = told.setdefault(
             str(status),

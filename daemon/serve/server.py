@@ -115,7 +115,7 @@ async def _serve(settings: Settings, listening: socket.socket) -> None:
 
 
 def _allowed(settings: Settings) -> Allowed:
-    return Allowed(frozenset(settings.daemon.allow_uids), frozenset(settings.daemon.allow_gids))
+    return Allowed(frozenset(settings.daemon.allow_uids or ()), frozenset(settings.daemon.allow_gids or ()))
 
 
 def _most_connections() -> int:
