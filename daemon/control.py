@@ -56,6 +56,7 @@ async def listen(path: Path, handler: Handler) -> asyncio.Server:
                 try:
                     await handler(request, send)
                 except OwnerdError as error:  # whoever asked must not take silence for a yes
+                    log.error("order.failed", problem=error.message, remedy=error.remedy)  # noqa: TRY400  # no traceback
                     send({"event": "refused", "message": error.message, "remedy": error.remedy})
             await writer.drain()
         except (ConnectionError, TimeoutError, ValueError):

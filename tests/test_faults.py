@@ -77,7 +77,7 @@ def points(recorded: Recorded) -> list[int]:
 
 
 @pytest.mark.parametrize("how", HOW)
-@pytest.mark.parametrize("name", ["publish", "directory", "confirm", "configure"])
+@pytest.mark.parametrize("name", ["publish", "directory", "confirm", "turn", "hold", "configure"])
 def test_writes_and_syncs(base: Path, tmp_path: Path, name: str, how: str) -> None:
     """It fails with an error that is no damage, or succeeds; what was served is served; the next one succeeds."""
     recorded = record(base, tmp_path / "recorded", SCENES[name])

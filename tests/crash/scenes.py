@@ -58,12 +58,20 @@ class Scene:
     closes: bool = False
 
 
+def turn(world: World) -> None:
+    """What waits has waited long enough."""
+    world.clock.now = Clock().now + 2 * HOLD
+    world.store.turn()
+
+
 SCENES = {
     scene.name: scene
     for scene in (
         Scene("publish", lambda world: world.run("aws", *rows("team-b", 1_000))),
         Scene("directory", lambda world: world.run("corp", *team("team-a", "u9"), *PEOPLE[3:])),
         Scene("confirm", lambda world: world.store.confirm("slow", None)),
+        Scene("turn", turn),
+        Scene("hold", lambda world: world.run("aws", resource("r0000", "team-a"))),
         Scene("configure", lambda world: world.configure({**DOCUMENT, "integrations": DOCUMENT["integrations"][:1]})),
         Scene("close", lambda world: world.close(), closes=True),
     )
