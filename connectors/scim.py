@@ -12,6 +12,7 @@ import json
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import chain, islice
 from typing import Any
 
 from pydantic import Field
@@ -119,13 +120,24 @@ class Scim(Connector):
     def _surveyed(self, path: str, marks: dict[str, Mark]) -> Iterator[dict[str, Any]]:
         """The rows of a list; at its end its mark, if it can be followed from there."""
         survey = Survey()
-        for row in self._lists.rows(path, **self._query(path)):
+        for row in self._all(path):
             survey.see(row, self._lists.clock)
             yield row
         if (mark := survey.mark()) is not None and self._is_proven(path, survey):
             marks[path] = mark
 
+    def _all(self, path: str) -> Iterator[dict[str, Any]]:
+        rows = self._lists.rows(path, **self._query(path))
+        try:
+            first = list(islice(rows, 1))
+        except BadData:
+            if path == "Users" or not self._lists.provider.filters:
+                raise
+            first, rows = [], self._lists.rows(path, attributes=GROUP_ATTRIBUTES)  # it may not know `meta` by name
+        return chain(first, rows)
+
     def _query(self, path: str) -> dict[str, str]:
+        """What is asked of a list: moments only where they may be of use."""
         if path == "Users":
             return {}
         return {"attributes": f"{GROUP_ATTRIBUTES},meta" if self._lists.provider.filters else GROUP_ATTRIBUTES}

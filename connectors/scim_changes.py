@@ -146,6 +146,7 @@ class Survey(_Reading):
         self._fit = True
         self._changed = False
         self._recent: list[tuple[int, str]] = []  # a heap: creations that may be after the mark
+        self._dropped = 0
 
     def see(self, row: Mapping[str, Any], clock: int | None) -> None:
         """Take note of a row that came by."""
@@ -159,9 +160,10 @@ class Survey(_Reading):
             self.last, self.at_last = moments.modified, 0
         self.at_last += moments.modified == self.last
         self._changed |= moments.modified - moments.created > _AFTER_CREATION
-        heappush(self._recent, (moments.created, digest_of(row)))
-        while self._recent and self._recent[0][0] < self.last - MOST:
-            heappop(self._recent)
+        if moments.created >= self.last - MOST:
+            heappush(self._recent, (moments.created, digest_of(row)))
+        while self._recent and (self._recent[0][0] < self.last - MOST or len(self._recent) > 2 * MOST_RECENT):
+            self._dropped = max(self._dropped, heappop(self._recent)[0])
 
     def mark(self) -> Mark | None:
         """None if rows tell no moments; or if none was ever modified: the service may not keep record of that.
@@ -173,7 +175,7 @@ class Survey(_Reading):
             return None
         since = max(0, self.last - OVERLAP - took)
         recent = frozenset(digest for created, digest in self._recent if created >= since)
-        if len(recent) > MOST_RECENT:
+        if len(recent) > MOST_RECENT or self._dropped >= since:
             return None
         return Mark(since, self.last, self._ended(), self.rows - len(recent), recent)
 

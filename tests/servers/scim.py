@@ -174,7 +174,7 @@ class ScimServer(Clocked):
         self.before: Callable[[str, int], None] = lambda _name, _start: None
         """Called before each page of a list is made, with its name and startIndex."""
         self.filtering = "honoured"
-        """What a filter does: it is "honoured", "ignored", "refused", or finds "nothing"."""
+        """What a filter does: it is "honoured", "ignored", "refused", or finds "nothing", or "one" at most."""
         self.stamp: Callable[[float], Any] = lambda clock: datetime.fromtimestamp(clock, UTC).isoformat()
         """How a moment is told, in an answer and to a filter; None if it is not told."""
         self.notes_members = True
@@ -260,7 +260,8 @@ class ScimServer(Clocked):
             return rows
         if self.filtering == "nothing":
             return []
-        return [row for row in rows if _moment(self.stamp(row["meta"]["lastModified"])) >= _moment(asked[1])]
+        found = [row for row in rows if _moment(self.stamp(row["meta"]["lastModified"])) >= _moment(asked[1])]
+        return found[:1] if self.filtering == "one" else found
 
     def _shown(self, row: dict[str, Any], query: dict[str, list[str]], *, alone: bool = False) -> dict[str, Any]:
         asked = query.get("attributes", [""])[0].split(",")
