@@ -260,7 +260,7 @@ class Store:
             if held:
                 self.held.keep(name, spool, held, examples, now=now)
         if report.state == "ok":
-            report.released = self.held.release(name)
+            report.released = self._release(name)
         report.counts, report.owner_changes, report.transitions = counts, published.changes, transitions
         return report
 
@@ -327,8 +327,15 @@ class Store:
         report = self.run(name, held, accept=True)
         with self._transaction():
             sources.unhold(self._db, sources.source_id(self._db, name))
-        self.held.release(name)
+        self._release(name)
         return report
+
+    def _release(self, name: str) -> bool:
+        """Throw a held snapshot away; whether there was one."""
+        try:
+            return self.held.release(name)
+        except OSError as error:
+            raise failure(self.held.folder, error) from error
 
     # --- plumbing ---------------------------------------------------------------------------------------------------
 

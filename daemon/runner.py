@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
@@ -165,7 +165,8 @@ class Runner:
         else:
             return report
         finally:
-            spool.unlink(missing_ok=True)
+            with suppress(OSError):  # the disk has failed, and the run has said so; the next start removes it
+                spool.unlink(missing_ok=True)
 
     async def _reopen(self) -> None:
         """Open the database anew; if that fails too, the next run tries again."""

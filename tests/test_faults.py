@@ -16,7 +16,7 @@ import pytest
 
 from config.settings import parse_settings
 from daemon import control, engine
-from daemon.errors import DatabaseDamaged, DatabaseUnusable, OwnerdError
+from daemon.errors import DatabaseDamaged, DatabaseUnusable, OwnerdError, WriterBusy
 from daemon.store import writer
 from tests.crash import scenes, vfs
 from tests.crash.scenes import SCENES, Recorded, answers_of, dump, image, lay, open_world, record, rows, told_by_reader
@@ -161,6 +161,37 @@ def test_a_held_snapshot_that_cannot_be_kept(
     assert report
     assert report.state == "ok"
     assert served.store.held.reports() == []
+
+
+def test_a_held_snapshot_that_cannot_be_removed(served: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run says so, and what it read is in force; the next one removes it."""
+    assert served.run("aws", resource("r0000", "team-a")).state == "held"
+    with monkeypatch.context() as patch:
+
+        def fail(self: Path, *, missing_ok: bool = False) -> None:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+        patch.setattr(Path, "unlink", fail)
+        with pytest.raises(DatabaseUnusable, match=os.strerror(errno.EROFS)):
+            served.run("aws", *rows("team-b", 4_000))
+    assert served.owners()["r0001"] == "team-b"
+    assert served.run("aws", *rows("team-b", 4_000)).released
+    assert served.store.held.reports() == []
+
+
+def test_a_start_on_a_full_disk(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lock holds though its holder's name finds no room."""
+    folder = lay(base, tmp_path / "w")
+
+    def fail(_fd: int, _data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", fail)
+        world = open_world(folder)
+    with pytest.raises(WriterBusy):
+        open_world(folder)
+    world.close()
 
 
 def test_a_spool_that_cannot_be_read(served: World) -> None:

@@ -7,6 +7,7 @@ that does not answer, or a later schema leave the file as it is.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
@@ -47,8 +48,9 @@ class WriterLock:
             holder = os.read(self._fd, 32).decode("ascii", "replace").strip() or "unknown"
             os.close(self._fd)
             raise WriterBusy(self.path, holder) from None
-        os.ftruncate(self._fd, 0)
-        os.write(self._fd, f"{os.getpid()}\n".encode())
+        with contextlib.suppress(OSError):  # a full disk has no room for our name, and the lock holds without
+            os.ftruncate(self._fd, 0)
+            os.write(self._fd, f"{os.getpid()}\n".encode())
 
     def close(self) -> None:
         """Let the next process write. The file stays: removing it would let two hold "the" lock."""
