@@ -6,6 +6,7 @@ reached size limit is no exception, and a failed range or a missing paging contr
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from urllib.parse import unquote, urlsplit
@@ -22,6 +23,12 @@ from connectors.ldap_wire import PAGED, Entry, Wire
 from connectors.retry import retrying
 from connectors.values import Bookmark, Change, Kind, Record
 
+ELSEWHERE = re.compile(
+    r"\b(?:is)?memberOf\b|\btokenGroups\w*|\bmsDS-\w+|\bnsRole\w*|\blastLogon\b|\bbadP\w+|\blogonCount\b|\bpwd\w+"
+    r"|:1\.2\.840\.113556\.1\.4\.1941:",
+    re.IGNORECASE,
+)
+"""What, in a filter, changes with a group, a policy or a log-on, and with no change of the entry that it is of."""
 NO_FEED = "to read changes only: docs/connectors/ldap.md, Changes"
 
 
@@ -97,6 +104,9 @@ class Ldap(Connector):
     # What has changed
 
     def _feed(self) -> Feed | str:
+        for query in self._filters.values():
+            if found := ELSEWHERE.search(query):
+                return f"a filter asks for {found[0]}, which changes without a change of the entry"
         return feed_of(self._wire, self._place, self.options.base, ad=self._schema.name == "ad")
 
     def changes(self, scope: str, since: str) -> Iterator[Change]:  # noqa: ARG002  # there is one
@@ -119,7 +129,10 @@ class Ldap(Connector):
         """Whether there is a user or group below that DN, be it outside of the base."""
         query = f"(|{''.join(self._filters[kind] for kind in self._wanted)})"
         pages = self._wire.pages(dn, query, [self._schema.id], size=2, what=dn, refer=lambda _: None)
-        return any(self._rows.key(entry) != dn_key(dn) for entry in next(pages))
+        try:
+            return any(self._rows.key(entry) != dn_key(dn) for entry in next(pages))
+        except Misconfigured:  # no longer there: it is being moved
+            return True
 
     # Searches
 

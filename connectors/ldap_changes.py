@@ -78,8 +78,8 @@ class Follower:
         found: dict[bytes, Entry] = {}
         for some in _chunks(sorted(ids)):
             where = _any(self._schema.id, (self._id_value(id_) for id_ in some))
-            names = self._rows.attributes(kind, self._search.find(kind, where, ["*"], types_only=True))
-            for entry in self._search.find(kind, where, names):
+            typed = list(self._search.find(kind, where, ["*"], types_only=True))
+            for entry in self._search.find(kind, where, self._rows.attributes(kind, typed)) if typed else ():
                 found[self._rows.id(entry)] = self._rows.whole(entry, members=True)
         return found
 

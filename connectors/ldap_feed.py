@@ -22,7 +22,7 @@ from connectors.errors import ServerFault, StaleBookmark
 from connectors.ldap_errors import judge
 from connectors.ldap_wire import Entry, Wire
 
-MOST = 1000
+MOST = 500
 """Entries. If more have changed or gone, a whole read is as cheap."""
 
 SYNC = "1.3.6.1.4.1.4203.1.9.1.1"
@@ -88,7 +88,11 @@ def _values(entry: Entry | None, name: str) -> list[bytes]:
 
 def _sync(wire: Wire, place: str, context: str) -> Feed | str:
     csns = _csns(b";".join(_values(wire.one(context, ["contextCSN"])[1], "contextCSN")).decode("ascii", "replace"))
-    return Sync(wire, place, context, csns) if csns else f"{context} shows no contextCSN: no overlay syncprov"
+    return (
+        Sync(wire, place, context, csns)
+        if csns
+        else f"{context} shows no contextCSN: the overlay syncprov is missing, or bind_dn may not read it"
+    )
 
 
 def _csns(text: str) -> str:
@@ -108,7 +112,7 @@ class Sync:
 
     def since(self, position: str) -> Delta:
         """One search of the whole database: what leaves the base must be seen too."""
-        if _csns(position) != position:
+        if not position or _csns(position) != position:
             raise StaleBookmark(f"{self._place}: the bookmark is none of this server's")
         if position == self.position:
             return Delta(position, {}, frozenset())

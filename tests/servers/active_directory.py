@@ -89,6 +89,7 @@ class ActiveDirectory:
         self.static_cookies = False
         """Page as 389 Directory Server does: the cookie is always "0", and the place is kept with the connection."""
         self._position = 0
+        self._found: tuple[object, list[str]] = (None, [])
         self.controls = [PAGED, SHOW_DELETED]
         self.usn = 12000
         """highestCommittedUSN."""
@@ -340,7 +341,7 @@ class ActiveDirectory:
         if scope == 0:
             return self._base_search(base, asked, entry, done, _oids(controls)), False
         below = normal_dn(base)
-        if below not in {normal_dn(self.base), normal_dn(self.domain), *map(normal_dn, self.entries)}:
+        if below not in {normal_dn(self.base), normal_dn(self.domain)} and below not in map(normal_dn, self.entries):
             return done(
                 32, "0000208D: NameErr: DSID-0310028B, problem 2001 (NO_OBJECT), data 0, best match of: ''"
             ), False
@@ -348,11 +349,14 @@ class ActiveDirectory:
         all_ = self.entries
         if SHOW_DELETED in _oids(controls) and self.shows_deleted:
             all_ = {**all_, **self.deleted}
-        found = [dn for dn, values in all_.items() if _matches(query, values) and _below(dn, below)]
         size, offset = _paging(controls)
         if offset < 0:
             offset = self._position
-        users = any(b"person" in v for dn in found for v in self.entries[dn].get("objectCategory", []))
+        if not offset or self._found[0] != (below, query):
+            found = [dn for dn, values in all_.items() if _matches(query, values) and _below(dn, below)]
+            self._found = ((below, query), found)
+        found = [dn for dn in self._found[1] if dn in all_]
+        users = any(b"person" in v for dn in found for v in all_[dn].get("objectCategory", []))
         page = offset // size + 1
         fault = self._fault[1] if self._fault and self._fault[0] == page and users else ""
         if fault.isdigit():
