@@ -24,7 +24,7 @@ from tests.crash.vfs import Fail, Op
 from tests.harness import World, resource
 
 pytestmark = pytest.mark.skipif(vfs.MISSING is not None, reason=str(vfs.MISSING))
-EVERY = 1 if os.environ.get("OWNERD_CRASH") == "all" else 24
+EVERY = 1 if os.environ.get("OWNERD_CRASH") == "all" else 40
 """Of how many points one is tried; `make crash` tries each."""
 EIO = {"write": vfs.IOERR_WRITE, "sync": vfs.IOERR_FSYNC, "truncate": vfs.IOERR_TRUNCATE, "delete": vfs.IOERR_DELETE}
 

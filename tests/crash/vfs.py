@@ -83,7 +83,8 @@ class _Vfs(ctypes.Structure):
 def _default() -> Any:
     """SQLite's default VFS; None where the library that Python uses does not show it."""
     try:
-        find = ctypes.CDLL(_sqlite3.__file__).sqlite3_vfs_find
+        # Through the module, which is linked to it; where Python has it built in, through Python.
+        find = ctypes.CDLL(getattr(_sqlite3, "__file__", None)).sqlite3_vfs_find
     except (AttributeError, OSError):
         return None
     find.restype = POINTER(_Vfs)
