@@ -63,7 +63,7 @@ class OutOfSight(Implausible):
 
 
 class TooMuchRemoved(Implausible):
-    """More than `max_removed` of a scope's rows would go."""
+    """More than `max_removed` of a scope's rows, or of its memberships, would go."""
 
 
 class TooManyOwnerChanges(Implausible):
@@ -83,6 +83,10 @@ def judge_scopes(changes: Iterable[ScopeChange], limits: Limits) -> Iterator[Imp
         elif change.rows >= COUNTED_FROM and change.removed / change.rows > limits.max_removed:
             share = _share(change.removed, change.rows, limits.max_removed)
             yield TooMuchRemoved(change.scope, f"{change.removed} of {change.rows} rows would go ({share})")
+        elif change.members >= COUNTED_FROM and change.members_removed / change.members > limits.max_removed:
+            share = _share(change.members_removed, change.members, limits.max_removed)
+            why = f"{change.members_removed} of {change.members} memberships would go ({share})"
+            yield TooMuchRemoved(change.scope, why)
 
 
 def judge_owners(changes: Iterable[OwnerChange], limits: Limits) -> Iterator[Implausible]:

@@ -41,8 +41,12 @@ def test_what_a_scope_may_lose(rows: int, removed: int, held: type | None) -> No
     assert found == ([] if held is None else [held])
 
 
-@pytest.mark.parametrize(("members", "gone", "held"), [(9, 9, None), (10, 9, None), (10, 10, Emptied), (0, 0, None)])
-def test_memberships_do_not_vanish_all_at_once(members: int, gone: int, held: type | None) -> None:
+@pytest.mark.parametrize(
+    ("members", "gone", "held"),
+    [(0, 0, None), (9, 9, None), (10, 2, None), (10, 3, TooMuchRemoved), (10, 10, Emptied), (100, 20, None)],
+)
+def test_memberships_are_counted_as_rows_are(members: int, gone: int, held: type | None) -> None:
+    """Few are not counted: a group of a small company may be emptied."""
     found = [type(h) for h in judge_scopes([ScopeChange("s", 30, 0, members, gone)], FIFTH)]
     assert found == ([] if held is None else [held])
 
