@@ -15,7 +15,7 @@ from tests.crash.scenes import SCENES, Recorded, Scene, image, open_world, recor
 from tests.harness import World
 
 pytestmark = pytest.mark.skipif(vfs.MISSING is not None, reason=str(vfs.MISSING))
-EVERY = 1 if os.environ.get("OWNERD_CRASH") == "all" else 16
+EVERY = 1 if os.environ.get("OWNERD_CRASH") == "all" else 32
 """Of how many points one is tried; `make crash` tries each."""
 
 

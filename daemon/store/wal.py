@@ -39,7 +39,7 @@ class Sizes:
 
 
 def sizes(database: Path) -> Sizes:
-    """How large the files are; 0 where there is none."""
+    """How large the files are; 0 where there is none, or the disk does not tell."""
     log = size(database)
     return Sizes(_bytes_of(database), log, log > LIMIT)
 
@@ -52,7 +52,7 @@ def size(database: Path) -> int:
 def _bytes_of(path: Path) -> int:
     try:
         return path.stat().st_size
-    except FileNotFoundError:
+    except OSError:
         return 0
 
 
