@@ -28,7 +28,7 @@ from config.permissions import unsafe
 from config.problems import ConfigurationError, Problem, nearest, place_of
 from config.users import Gid, Uid
 from config.validation import problems_in
-from connectors.options import Duration, DurationOrNone, Strict
+from connectors.options import Duration, DurationOrNone, Size, Strict
 from connectors.registry import DIRECTORIES, INTEGRATIONS, Entry, load
 
 Role = Literal["integration", "directory"]
@@ -91,6 +91,9 @@ class Source(Strict):
         None, ge=0, le=1, description="In place of the `[guard]` table's, for this source."
     )
     time_limit: Duration = Field(3600.0, description="A run that takes longer is stopped, and failed.")
+    memory_limit: Size = Field(
+        2 * 2**30, ge=64 * 2**20, description="Memory that a run's process may take; past it, the run has failed."
+    )
     interval: Duration = 300.0
     whole_interval: Duration | None = Field(
         None, description="Time between whole reads, where changes are read in between. Default: 24 intervals."

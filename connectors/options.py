@@ -42,6 +42,29 @@ DurationOrNone = Annotated[
 """The same, where 0 means not at all."""
 
 
+_SIZES = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+_SIZE = re.compile(r"(\d{1,6})(KiB|MiB|GiB)")
+
+
+def _parse_size(value: Any) -> Any:
+    """Bytes from `"512MiB"` or a number of bytes."""
+    if isinstance(value, str):
+        found = _SIZE.fullmatch(value)
+        if found is None:
+            raise PydanticCustomError("size", 'not a size: write it like "512MiB" or "2GiB"')
+        return int(found[1]) * _SIZES[found[2]]
+    return value
+
+
+Size = Annotated[
+    int,
+    BeforeValidator(_parse_size),
+    Field(gt=0),
+    WithJsonSchema({"anyOf": [{"type": "string", "pattern": f"^{_SIZE.pattern}$"}, {"type": "integer", "minimum": 1}]}),
+]
+"""A number of bytes; written `"512MiB"` in the configuration."""
+
+
 class Strict(BaseModel):
     """A model that refuses what it does not know."""
 

@@ -25,7 +25,7 @@ from connectors.contract import Connector
 from connectors.errors import ConnectorError
 from connectors.registry import load, sdk_needed
 from connectors.values import Kind
-from daemon.processes import end_with_parent, keep_memory_private
+from daemon.processes import end_with_parent, keep_memory_private, limit_memory
 from daemon.reading import Batch, Ended, Restarted, Started, messages
 from daemon.redact import Guarded, learn, redacted
 from daemon.spool import ScopeWriter, SpoolWriter, describe
@@ -49,6 +49,8 @@ class Job:
     """By scope, the bookmark from which to read its changes; other scopes are read whole."""
     base: str = ""
     """What the bookmarks of this run are good for."""
+    memory_limit: int = 0
+    """Bytes that the process may take; 0: no limit."""
 
     def to_json(self) -> bytes:
         """One line."""
@@ -155,6 +157,8 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to the whole group; the poller decides
     job = Job(**orjson.loads(sys.stdin.buffer.readline()))
     end_with_parent(int(sys.argv[1]), signal.SIGKILL)
+    if job.memory_limit:
+        limit_memory(job.memory_limit)
     try:
         for event in _run(job) if job.spool else _check(job):
             _tell(event)

@@ -8,6 +8,7 @@ import ctypes
 import os
 import resource
 import signal
+from pathlib import Path
 
 SUPERVISOR = "OWNERD_SUPERVISOR"
 """Environment variable in which `ownerd run` tells its process id to those it starts."""
@@ -24,6 +25,17 @@ def keep_memory_private() -> None:
     with contextlib.suppress(OSError):  # a sandbox may not allow it; the next call is the one that counts
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def limit_memory(most: int) -> None:
+    """Let this process take so many bytes; past them, Python raises MemoryError. If memory is short, let it go first.
+
+    What is counted is what it has for itself, setrlimit(2), RLIMIT_DATA; proc_pid_oom_score_adj(5) for the rest.
+    """
+    with contextlib.suppress(OSError, ValueError):  # it had a lower limit already
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")
 
 
 def end_with_parent(parent: int, number: signal.Signals) -> None:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import orjson
 import structlog
@@ -33,6 +33,8 @@ log = structlog.get_logger()
 Event = dict[str, Any]
 OnEvent = Callable[[Event], None]
 
+SILENCE = 60.0
+"""Seconds without a word from a child after which its place goes to another."""
 _GRACE = 5.0
 """Seconds that a child has to end on SIGTERM before it is killed."""
 
@@ -47,7 +49,7 @@ def job_for(settings: Settings, source: Configured, spool: Path | None = None) -
     }
     options = dict(source.options)
     job = Job(source.name, source.role, source.settings.connector, options, sorted(kinds), str(spool or ""))
-    return replace(job, base=_base_of(job))
+    return replace(job, base=_base_of(job), memory_limit=source.settings.memory_limit)
 
 
 def _base_of(job: Job) -> str:
@@ -85,6 +87,51 @@ async def events_of(process: asyncio.subprocess.Process) -> AsyncIterator[Event]
         yield orjson.loads(line)
 
 
+class _Place:
+    """One of the few places of the runs that go on at once."""
+
+    def __init__(self, places: asyncio.Semaphore) -> None:
+        self._places = places
+        self._taken = False
+
+    async def __aenter__(self) -> Self:
+        await self._places.acquire()
+        self._taken = True
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._give_back()
+
+    def _give_back(self) -> None:
+        if self._taken:
+            self._taken = False
+            self._places.release()
+
+    @asynccontextmanager
+    async def lent_in_silence(self, source: str) -> AsyncIterator[Callable[[], None]]:
+        """Call what this gives at each sign of life. Where none comes for long, another source may have the place.
+
+        A few that hang must not keep all others waiting for as long as each may take.
+        """
+        loop = asyncio.get_running_loop()
+
+        def lend() -> None:
+            log.warning("poll.silent", source=source, seconds=SILENCE)
+            self._give_back()
+
+        timer = loop.call_later(SILENCE, lend)
+
+        def heard() -> None:
+            nonlocal timer
+            timer.cancel()
+            timer = loop.call_later(SILENCE, lend)
+
+        try:
+            yield heard
+        finally:
+            timer.cancel()
+
+
 class Runner:
     """Runs sources into a store, one run of a source at a time, a few sources at once."""
 
@@ -114,13 +161,13 @@ class Runner:
         Where the source tells what has changed, that is read, unless a whole read is due, or asked for by `whole`.
         """
         lock = self._locks.setdefault(name, asyncio.Lock())
-        async with lock, self._places:
+        async with lock, _Place(self._places) as place:
             started = time.monotonic()
             on_event({"source": name, "event": "started"})
             source = next((s for s in self.settings.sources if s.name == name), None)
             if source is None:
                 return Report(name, "failed", errors={"": {"code": "gone", "message": "no longer configured"}})
-            report = await self._run(source, on_event, whole=whole)
+            report = await self._run(source, place, on_event, whole=whole)
             on_event(finished(report, time.monotonic() - started))
             return report
 
@@ -146,11 +193,11 @@ class Runner:
                 on_event(finished(report, time.monotonic() - started))
             return report
 
-    async def _run(self, source: Configured, on_event: OnEvent, *, whole: bool) -> Report:
+    async def _run(self, source: Configured, place: _Place, on_event: OnEvent, *, whole: bool) -> Report:
         self._number += 1
         spool = self._store.spool / f"{source.name}.{self._number}.db"
         try:
-            error = await self._read(source, spool, on_event, whole=whole)
+            error = await self._read(source, spool, place, on_event, whole=whole)
             on_event({"source": source.name, "event": "merging"})
             report: Report = (
                 await self._write(self._store.fail, source.name, error)
@@ -176,7 +223,9 @@ class Runner:
         except DatabaseUnusable as unusable:
             log.error("database.lost", problem=unusable.message, remedy=unusable.remedy)  # noqa: TRY400  # no traceback
 
-    async def _read(self, source: Configured, spool: Path, on_event: OnEvent, *, whole: bool) -> dict[str, Any] | None:
+    async def _read(
+        self, source: Configured, spool: Path, place: _Place, on_event: OnEvent, *, whole: bool
+    ) -> dict[str, Any] | None:
         """Run the child to its end; the error that keeps its spool from being used."""
         job = job_for(self.settings, source, spool)
         if not whole:
@@ -186,8 +235,9 @@ class Runner:
             job = replace(job, since=since)
         limit = source.settings.time_limit
         try:
-            async with asyncio.timeout(limit), child(job) as process:
+            async with asyncio.timeout(limit), child(job) as process, place.lent_in_silence(source.name) as heard:
                 async for event in events_of(process):
+                    heard()
                     if "fatal" in event:
                         fatal: dict[str, Any] = event["fatal"]
                         return fatal

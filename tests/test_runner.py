@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,8 +17,11 @@ from typing import Any
 import pytest
 
 import connectors.registry
+import daemon.runner
+import daemon.spool
 from config.settings import Settings, parse_settings
 from connectors.registry import Entry
+from connectors.values import Resource
 from daemon import engine
 from daemon.errors import OwnerdError
 from daemon.pipeline import Report, Store
@@ -291,3 +296,71 @@ def test_held_and_accepted(document: dict[str, Any], tmp_path: Path) -> None:
     (event,) = asyncio.run(main())
     assert (event["event"], event["state"], event["removed"]) == ("finished", "ok", 2)
     assert engine.held(settings) == []
+
+
+def test_a_run_that_leaks_is_stopped(document: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its process may take so much memory and no more: the run fails and says so, and nothing else notices."""
+    package = tmp_path / "site"
+    package.mkdir()
+    (package / "leaking.py").write_text(
+        "from connectors.file import *\n"
+        "class Leaking(ResourceFile):\n"
+        "    def read(self, scope):\n"
+        "        kept = []\n"
+        "        while True:\n"
+        "            kept.append(bytearray(2**20))\n"
+        "        yield\n"
+    )
+    (package / "sitecustomize.py").write_text(
+        "import connectors.registry as r\nr.INTEGRATIONS['leaking'] = r.Entry('leaking:Leaking')\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(package), *sys.path]))
+    monkeypatch.syspath_prepend(str(package))
+    monkeypatch.setitem(connectors.registry.INTEGRATIONS, "leaking", Entry("leaking:Leaking"))
+    document["integrations"][0] |= {"connector": "leaking", "memory_limit": "200MiB"}
+    reports, _ = run(settings_of(document), "aws", "corp")
+    (error,) = reports["aws"].errors.values()
+    assert error["code"] == "memory_limit"
+    assert "memory_limit" in error["remedy"]
+    assert reports["corp"].state == "ok"
+
+
+def test_a_run_takes_a_share_of_the_disk_and_no_more(
+    document: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A list without end fails its run while there is room for the others."""
+    monkeypatch.setattr(daemon.spool, "_LEAST_ROOM", 2**20)
+    monkeypatch.setattr(daemon.spool, "_SHARE_OF_ROOM", 0.0)
+    writer = daemon.spool.SpoolWriter(tmp_path / "spool.db")
+    with pytest.raises(sqlite3.OperationalError) as caught, writer.scope("all") as scope:
+        for number in itertools.count():
+            scope.add(Resource(f"endless-{number}", tags={"text": "x" * 1000}))
+    assert (tmp_path / "spool.db").stat().st_size <= 2**20
+    assert "needs room" in daemon.spool.describe(caught.value)["remedy"]
+
+
+def test_those_that_hang_do_not_keep_others_waiting(
+    document: dict[str, Any], pipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as may run at once hang, and say nothing: their places go to those that can be read."""
+    monkeypatch.setattr(daemon.runner, "SILENCE", 0.5)
+    (tmp_path / "r.csv").unlink()
+    settings = settings_of(document)
+
+    async def main() -> str:
+        store = Store(settings.state_directory)
+        runner = Runner(store, settings, at_once=1)
+        await runner.configure(settings)
+        events: list[dict[str, Any]] = []
+        hanging = asyncio.create_task(runner.run("aws", events.append))
+        await _child_at_work(events)
+        report = await runner.run("corp", events.append)
+        assert not hanging.done()
+        hanging.cancel()
+        await asyncio.gather(hanging, return_exceptions=True)
+        runner.close()
+        store.close()
+        return report.state
+
+    assert asyncio.run(main()) == "ok"
+    assert _children() == []
