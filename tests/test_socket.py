@@ -136,6 +136,52 @@ def test_both_ways_say_the_same(running: Running, path: Path, rid: str) -> None:
         assert (short[0] == 200) == (rid != "two"), "two integrations disagree about it"
 
 
+def both_batches(path: Path, body: bytes) -> list[tuple[int, dict[str, str], bytes]]:
+    found = []
+    for more in (b"", b"X-Long-Way: 1\r\n"):
+        with contextlib.closing(Raw(path)) as client:
+            length = b"Content-Length: %d\r\n" % len(body)
+            client.send(b"POST /v1/owners HTTP/1.1\r\nHost: localhost\r\n" + more + length + b"\r\n" + body)
+            status, headers, told = client.answer()
+            headers.pop("date", None)
+            found.append((status, headers, told))
+    return found
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        json.dumps({"resources": HOSTILE}).encode(),
+        json.dumps({"resources": ["r1", "r1", "nobody", "two", "n7"]}).encode(),
+        b'{"resources": []}',
+        b'{"resources": [""]}',
+        b'{"resources": ["r1"], "more": 1}',
+        b"[",
+        b"",
+        json.dumps({"resources": ["r1"] * 1001}).encode(),
+    ],
+    ids=["hostile", "mixed", "none", "empty id", "more", "cut", "no body", "too many"],
+)
+def test_both_ways_say_the_same_of_batches(running: Running, path: Path, body: bytes) -> None:
+    short, long = both_batches(path, body)
+    assert short == long
+
+
+def test_the_short_way_is_taken_by_batches(client: Raw, running: Running) -> None:
+    """One that comes whole, and only that."""
+    body = json.dumps({"resources": HOSTILE}).encode()
+    data = b"POST /v1/owners HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    client.send(data)
+    assert client.answer()[0] == 200
+    (connection,) = running.do(lambda: list(running.door.open))
+    assert connection.cycle is None
+    client.send(data[:100])
+    received(running)
+    client.send(data[100:])
+    assert client.answer()[0] == 200
+    assert connection.cycle is not None
+
+
 @settings(
     max_examples=150, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

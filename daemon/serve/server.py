@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import resource
 import signal
 import socket
@@ -102,6 +103,7 @@ async def _serve(settings: Settings, listening: socket.socket) -> None:
     loop.add_signal_handler(signal.SIGHUP, _reload, settings, server.door)
     alive = asyncio.create_task(_signs_of_life(pages))
     log.info("server.ready", socket=listening.getsockname(), database=str(settings.database))
+    gc.freeze()  # what is there now stays; it is not to be looked through again
     notify("READY=1")
     try:
         await server.serve(sockets=[listening])
