@@ -24,6 +24,7 @@ from daemon.guard import Implausible, Limits, OwnerChange, judge_owners, judge_s
 from daemon.held import Examples, HeldSnapshots, told
 from daemon.rule import Rule
 from daemon.rules import Rules
+from daemon.spool import bring_up_to_date
 from daemon.store import claims, directory, findings, merge, pending, publish, sources, turning
 from daemon.store.claims import Claims
 from daemon.store.directory import SqlDirectories
@@ -146,7 +147,7 @@ class Store:
         merge.gone_resources(self._db, source)
         publish.retract(self._db, source, now=now)
         claims.forget(self._db, source)
-        merge.delete_gone(self._db, source)
+        merge.delete_gone(self._db)
         findings.resolve_all(self._db, name, now=now)
         merge.clear(self._db)
 
@@ -241,17 +242,18 @@ class Store:
             if integration:
                 counts = merge.apply_resources(db, source)
                 publish.retract(db, source, now=now)
-                merge.delete_gone(db, source)
+                merge.delete_gone(db)
             else:
                 counts = merge.apply_principals(db, source, now=now)
                 self._follow(source)
-            sources.mark_scopes(db, source, [h.subject for h in held])
-            if not integration and sources.mark_synced(db, source):
-                directory.touch_everything(db, source)
-            before = publish.rows_by_integration(db)
+                sources.mark_scopes(db, source, [h.subject for h in held])
+                if sources.mark_synced(db, source):
+                    directory.touch_everything(db, source)
             published, transitions = self._resolve_and_publish([source] if integration else [], now)
+            if integration:  # its new rows are there only now
+                sources.mark_scopes(db, source, [h.subject for h in held])
             if not accept:
-                changes = [OwnerChange(n, before.get(n, 0), c) for n, c in published.reowned.items()]
+                changes = [OwnerChange(n, publish.rows_of(db, n), c) for n, c in published.reowned.items()]
                 if too_many := [h for c in changes for h in judge_owners([c], self._limits[c.integration])]:
                     named = [h.subject for h in too_many]
                     raise _Held(too_many, {n: publish.examples(db, n, now=now) for n in named})
@@ -324,6 +326,10 @@ class Store:
         held = self.held.spool(name)
         if held is None:
             return None
+        try:
+            bring_up_to_date(held)
+        except sqlite3.Error as error:
+            raise failure(held, error) from error
         report = self.run(name, held, accept=True)
         with self._transaction():
             sources.unhold(self._db, sources.source_id(self._db, name))

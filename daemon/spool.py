@@ -2,14 +2,18 @@
 
 A SQLite file of its own, so that pages go straight to disk, doubles are seen, and the merge is a join.
 Thrown away after the merge; written without a journal, since a child that dies leaves nothing of worth.
+
+What has a content (resources, principals) is written in the order in which it comes, and indexed once at the end: in
+the order of their keys a million rows would cost three times as much.
 """
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -27,16 +31,15 @@ _SCHEMA = """
 CREATE TABLE run (finished REAL, error TEXT, kinds TEXT NOT NULL, base TEXT NOT NULL);
 CREATE TABLE scope (
   no INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, started REAL NOT NULL, state TEXT NOT NULL, rows INTEGER NOT NULL,
-  error TEXT, since TEXT, bookmark TEXT, gaps TEXT NOT NULL, holds TEXT NOT NULL
+  error TEXT, since TEXT, bookmark TEXT, gaps TEXT NOT NULL, holds TEXT NOT NULL, kept INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE resource (
-  key TEXT, rid TEXT, type TEXT, name TEXT, parent TEXT, parent_key TEXT, tags TEXT, hash BLOB, scope_no INTEGER,
-  PRIMARY KEY (key, scope_no)
-) WITHOUT ROWID;
+  key TEXT, rid TEXT, type TEXT, name TEXT, parent TEXT, parent_key TEXT, tags TEXT, hash BLOB, scope_no INTEGER
+);
 CREATE TABLE principal (
   pid TEXT, kind TEXT, external_id TEXT, name TEXT, email TEXT, active INTEGER, manager TEXT, aliases TEXT,
-  attributes TEXT, hash BLOB, scope_no INTEGER, PRIMARY KEY (pid, scope_no)
-) WITHOUT ROWID;
+  attributes TEXT, hash BLOB, scope_no INTEGER
+);
 CREATE TABLE member (
   group_pid TEXT, member_pid TEXT, scope_no INTEGER, PRIMARY KEY (group_pid, member_pid, scope_no)
 ) WITHOUT ROWID;
@@ -50,9 +53,11 @@ CREATE TABLE gone_member (
 ) WITHOUT ROWID;
 CREATE TABLE emptied (group_pid TEXT, scope_no INTEGER, PRIMARY KEY (group_pid, scope_no)) WITHOUT ROWID;
 """
+_VERSION = 2
+"""Of the tables, in `PRAGMA user_version`: a held snapshot may be older than this program."""
 _TABLES = ("resource", "principal", "member", "shift", "gone", "gone_member", "emptied")
 _IDENTIFIED = {"resource": "key", "principal": "pid"}
-"""The tables whose rows have a content, and the column that says of what."""
+"""The tables whose rows have a content, and the column that says of what. One row a key, when the run has ended."""
 
 
 def pid_of(ref: Ref) -> str:
@@ -73,13 +78,28 @@ def describe(error: BaseException) -> dict[str, Any]:
             return {**told, "retry_after": error.retry_after}
         return told
     if isinstance(error, sqlite3.Error | OSError):
-        remedy = "the state directory needs room for what a run reads" if "full" in str(error) else ""
+        remedy = (
+            f"the state directory needs room: a run may take {_SHARE_OF_ROOM:.0%} of what is free there"
+            if "full" in str(error)
+            else ""
+        )
         return {
             "code": "spool",
             "message": f"what was read could not be stored: {redact(str(error))}",
             "remedy": remedy,
         }
+    if isinstance(error, MemoryError):
+        return {
+            "code": "memory_limit",
+            "message": "the process that reads took more memory than it may",
+            "remedy": "report it, since memory should not grow with the source; `memory_limit` gives more",
+        }
     return {"code": "unexpected", "message": redact(f"{type(error).__name__}: {error}"), "remedy": ""}
+
+
+_SHARE_OF_ROOM = 0.25
+"""Of what is free on the disk, as much as one run may take: a list without end must not fill it for the others."""
+_LEAST_ROOM = 64 * 2**20
 
 
 class SpoolWriter:
@@ -90,7 +110,10 @@ class SpoolWriter:
         self._db = sqlite3.connect(path, isolation_level=None)
         self._db.execute("PRAGMA journal_mode = OFF")
         self._db.execute("PRAGMA synchronous = OFF")
+        room = max(_LEAST_ROOM, int(shutil.disk_usage(path.parent).free * _SHARE_OF_ROOM))
+        self._db.execute(f"PRAGMA max_page_count = {room // self._db.execute('PRAGMA page_size').fetchone()[0]}")
         self._db.executescript(_SCHEMA)
+        self._db.execute(f"PRAGMA user_version = {_VERSION:d}")
         self._db.execute("BEGIN")
         self._scopes = 0
 
@@ -101,7 +124,7 @@ class SpoolWriter:
         """
         self._scopes += 1
         self._db.execute(
-            "INSERT INTO scope VALUES (?, ?, ?, 'reading', 0, NULL, ?, NULL, '[]', ?)",
+            "INSERT INTO scope VALUES (?, ?, ?, 'reading', 0, NULL, ?, NULL, '[]', ?, 0)",
             (self._scopes, well_formed(name), self._clock(), since, orjson.dumps(sorted(map(str, holds))).decode()),
         )
         return ScopeWriter(self._db, self._scopes, changes=since is not None)
@@ -123,41 +146,76 @@ class SpoolWriter:
         `kinds` are those that were asked for; `error` is why the scopes could not be named; `base` tells for what
         configuration the bookmarks are good.
         """
-        contradicted = self._reconcile() if self._scopes > 1 else {}
+        index(self._db)
+        contradicted = self._reconcile()
         told = None if error is None else orjson.dumps(describe(error)).decode()
         self._db.execute(
             "INSERT INTO run VALUES (?, ?, ?, ?)", (self._clock(), told, orjson.dumps(sorted(kinds)).decode(), base)
         )
+        count_kept(self._db)
         self._db.execute("COMMIT")
         self._db.close()
         return contradicted
 
     def _reconcile(self) -> dict[str, Any]:
-        """An object that several scopes list is one object, the first one's, if they say the same of it.
+        """An object that is listed twice is one object, the first one's, if both say the same of it.
 
-        If not, either may be wrong: the later scope fails.
+        If not, either may be wrong: its scope fails; of two scopes, the later.
         """
         failed: dict[str, Any] = {}
         for table, key in _IDENTIFIED.items():
-            if not self._db.execute(f"SELECT 1 FROM {table} GROUP BY {key} HAVING count(*) > 1 LIMIT 1").fetchone():
-                continue
+            self._db.execute(
+                f"CREATE TEMP TABLE twice AS SELECT {key} AS key FROM {table} GROUP BY {key} HAVING count(*) > 1"
+            )
+            doubles = (
+                f"FROM temp.twice t CROSS JOIN {table} later ON later.{key} = t.key CROSS JOIN {table} first"
+                f" ON first.{key} = t.key AND (first.scope_no, first.rowid) < (later.scope_no, later.rowid)"
+            )
             while row := self._db.execute(
-                f"SELECT later.scope_no, later.{key} FROM {table} later JOIN {table} first ON first.{key} = later.{key}"
-                " AND first.scope_no < later.scope_no AND first.hash != later.hash ORDER BY 1 LIMIT 1"
+                f"SELECT later.scope_no, t.key {doubles} AND first.hash != later.hash ORDER BY 1, 2 LIMIT 1"
             ).fetchone():
                 error = _contradiction(row[1])
                 ScopeWriter(self._db, row[0], changes=False).fail(error)
                 name = self._db.execute("SELECT name FROM scope WHERE no = ?", (row[0],)).fetchone()[0]
                 failed[name] = describe(error)
+            self._db.execute(f"DELETE FROM {table} WHERE rowid IN (SELECT later.rowid {doubles})")
+            self._db.execute("DROP TABLE temp.twice")
+        if self._scopes > 1:
             self._db.execute(
-                f"DELETE FROM {table} WHERE EXISTS (SELECT 1 FROM {table} first"
-                f" WHERE first.{key} = {table}.{key} AND first.scope_no < {table}.scope_no)"
+                "DELETE FROM member WHERE EXISTS (SELECT 1 FROM member first WHERE first.group_pid = member.group_pid"
+                " AND first.member_pid = member.member_pid AND first.scope_no < member.scope_no)"
             )
-        self._db.execute(
-            "DELETE FROM member WHERE EXISTS (SELECT 1 FROM member first WHERE first.group_pid = member.group_pid"
-            " AND first.member_pid = member.member_pid AND first.scope_no < member.scope_no)"
-        )
         return failed
+
+
+def index(db: sqlite3.Connection) -> None:
+    """Index what has a content, if it is not yet. With its hash: the merge compares by the index alone."""
+    for table, key in _IDENTIFIED.items():
+        db.execute(f"CREATE INDEX IF NOT EXISTS {table}_key ON {table} ({key}, scope_no, hash)")
+
+
+def count_kept(db: sqlite3.Connection) -> None:
+    """Record how many resources or principals of each scope are in the spool when all is told."""
+    for table in _IDENTIFIED:
+        found = db.execute(f"SELECT count(*), scope_no FROM {table} GROUP BY scope_no").fetchall()
+        db.executemany("UPDATE scope SET kept = kept + ? WHERE no = ?", found)
+
+
+def bring_up_to_date(path: Path) -> None:
+    """Give a snapshot that an earlier ownerd has held the tables of this one."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        if db.execute("PRAGMA user_version").fetchone()[0] >= _VERSION:
+            return
+        db.execute("BEGIN IMMEDIATE")
+        db.execute("ALTER TABLE scope ADD COLUMN kept INTEGER NOT NULL DEFAULT 0")
+        for table in _IDENTIFIED:
+            db.execute(f"CREATE TABLE later AS SELECT * FROM {table}")
+            db.execute(f"DROP TABLE {table}")
+            db.execute(f"ALTER TABLE later RENAME TO {table}")
+        index(db)
+        count_kept(db)
+        db.execute(f"PRAGMA user_version = {_VERSION:d}")
+        db.execute("COMMIT")
 
 
 class ScopeWriter:
@@ -167,6 +225,8 @@ class ScopeWriter:
         self._db = db
         self._number = number
         self._changes = changes
+        self._first: dict[str, int] = {}
+        """By table whose rows have numbers, the number from which this scope's are."""
         self._rows: dict[str, list[tuple[Any, ...]]] = {table: [] for table in _TABLES}
         self._gaps: list[dict[str, str]] = []
         self._bookmark: str | None = None
@@ -181,7 +241,7 @@ class ScopeWriter:
         self._db.execute("UPDATE scope SET since = NULL WHERE no = ?", (self._number,))
 
     def end(self) -> None:
-        """The scope was read to its end. BadData if it contradicts itself."""
+        """The scope was read to its end. Whether it contradicts itself is seen when the run ends."""
         for table in self._rows:
             self._flush(table)
         self._close("changes" if self._changes else "whole", None)
@@ -196,7 +256,10 @@ class ScopeWriter:
     def _empty(self) -> None:
         for table, rows in self._rows.items():
             rows.clear()
-            self._db.execute(f"DELETE FROM {table} WHERE scope_no = ?", (self._number,))
+            numbered = "rowid >= ? AND" if table in _IDENTIFIED else "? = 0 AND"
+            self._db.execute(
+                f"DELETE FROM {table} WHERE {numbered} scope_no = ?", (self._first.pop(table, 0), self._number)
+            )
 
     def _close(self, state: str, error: str | None) -> None:
         self._db.execute(
@@ -205,7 +268,7 @@ class ScopeWriter:
         )
 
     def add(self, record: Change) -> None:
-        """Take one record in. BadData if its id came before with other content, in a whole read."""
+        """Take one record in. BadData if its tags cannot be told apart."""
         match record:
             case Resource():
                 self._put("resource", _resource_row(record, self._number))
@@ -236,6 +299,7 @@ class ScopeWriter:
         no = self._number
         match record:
             case Gone(what):
+                index(self._db)
                 table, column = ("resource", "key") if isinstance(what, str) else ("principal", "pid")
                 key = resource_key(well_formed(what)) if isinstance(what, str) else well_formed(pid_of(what))
                 self._db.execute(f"DELETE FROM {table} WHERE {column} = ? AND scope_no = ?", (key, no))
@@ -255,37 +319,34 @@ class ScopeWriter:
 
     def _put(self, table: str, row: tuple[Any, ...]) -> None:
         if self._changes:  # in order, the later overrides the earlier; there are few
-            places = ", ".join("?" * len(row))
-            self._db.execute(f"INSERT OR REPLACE INTO {table} VALUES ({places})", row)
-            if table in _IDENTIFIED:
-                self._db.execute("DELETE FROM gone WHERE key = ? AND scope_no = ?", (row[0], self._number))
-            elif table == "member":
-                self._db.execute("DELETE FROM gone_member WHERE group_pid = ? AND member_pid = ? AND scope_no = ?", row)
+            self._override(table, row)
             return
         rows = self._rows[table]
         rows.append(row)
         if len(rows) >= BATCH:
             self._flush(table)
 
+    def _override(self, table: str, row: tuple[Any, ...]) -> None:
+        places = ", ".join("?" * len(row))
+        if table in _IDENTIFIED:
+            index(self._db)
+            where = f"{_IDENTIFIED[table]} = ? AND scope_no = ?"
+            self._db.execute(f"DELETE FROM {table} WHERE {where}", (row[0], self._number))
+            self._db.execute("DELETE FROM gone WHERE key = ? AND scope_no = ?", (row[0], self._number))
+        elif table == "member":
+            self._db.execute("DELETE FROM gone_member WHERE group_pid = ? AND member_pid = ? AND scope_no = ?", row)
+        self._db.execute(f"INSERT OR REPLACE INTO {table} VALUES ({places})", row)
+
     def _flush(self, table: str) -> None:
         rows = self._rows[table]
         if not rows:
             return
+        if table in _IDENTIFIED and table not in self._first:
+            last = self._db.execute(f"SELECT coalesce(max(rowid), 0) FROM {table}").fetchone()[0]
+            self._first[table] = last + 1
         places = ", ".join("?" * len(rows[0]))
-        before = self._db.total_changes
         self._db.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({places})", rows)
-        if table in _IDENTIFIED and self._db.total_changes - before < len(rows):
-            self._refuse_contradictions(table, rows)
         rows.clear()
-
-    def _refuse_contradictions(self, table: str, rows: Iterable[tuple[Any, ...]]) -> None:
-        """An object listed twice is one object, if both say the same. If not, either may be wrong."""
-        for row in rows:
-            stored = self._db.execute(
-                f"SELECT hash FROM {table} WHERE {_IDENTIFIED[table]} = ? AND scope_no = ?", (row[0], self._number)
-            ).fetchone()
-            if stored[0] != row[-2]:
-                raise _contradiction(row[0])
 
 
 def _contradiction(what: str) -> BadData:
@@ -298,11 +359,11 @@ def _contradiction(what: str) -> BadData:
 def _resource_row(it: Resource, scope: int) -> tuple[Any, ...]:
     parent = it.parent or None
     try:
-        tags = orjson.dumps(dict(it.tags), option=orjson.OPT_SORT_KEYS)
-        told = orjson.dumps((it.id, it.type, it.name, parent, it.tags), option=orjson.OPT_SORT_KEYS)
-    except TypeError:  # a lone surrogate
+        tags = orjson.dumps(it.tags, option=orjson.OPT_SORT_KEYS)
+        told = orjson.dumps((it.id, it.type, it.name, parent))
+    except TypeError:  # a lone surrogate, or a mapping that is no dict
         return _resource_row(_mended(it), scope)
-    digest = blake2b(told, digest_size=16).digest()
+    digest = blake2b(b"%b,%b]" % (told[:-1], tags), digest_size=16).digest()
     parent_key = None if parent is None else resource_key(parent)
     return resource_key(it.id), it.id, it.type, it.name, parent, parent_key, tags.decode(), digest, scope
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 from connectors.errors import Forbidden, ServerFault
 from daemon.errors import WriterBusy
 from daemon.pipeline import Store
+from daemon.spool import SpoolWriter
 from tests.harness import World, configuration, group, integration, members, owned_by, resource, team, user
 
 PEOPLE = [*team("team-a", "ada"), *team("Team B", "bob"), *team("platform", "pia")]
@@ -355,3 +358,104 @@ def test_what_a_killed_process_left_is_removed(world: World) -> None:
     world.store = Store(world.folder, clock=world.clock)
     left = {p.name for folder in ("spool", "held") for p in (world.folder / folder).iterdir()}
     assert left == {"aws.db"}
+
+
+def test_a_snapshot_that_an_earlier_version_holds_is_accepted(world: World) -> None:
+    """Its spool had other tables: they are brought up to date, and what it says counts."""
+    world.run("corp", *PEOPLE)
+    world.run("aws", *(resource(f"r{i}", "team-a") for i in range(20)), resource("s", parent="r1"))
+    world.run("aws", resource("r1", "Team B"), resource("s", parent="r1"))
+    with contextlib.closing(sqlite3.connect(world.folder / "held" / "aws.db")) as held:
+        held.executescript(
+            "ALTER TABLE scope DROP COLUMN kept; PRAGMA user_version = 0; ALTER TABLE resource RENAME TO r;"
+            "CREATE TABLE resource (key TEXT, rid TEXT, type TEXT, name TEXT, parent TEXT, parent_key TEXT, tags TEXT,"
+            " hash BLOB, scope_no INTEGER, PRIMARY KEY (key, scope_no)) WITHOUT ROWID;"
+            "INSERT INTO resource SELECT * FROM r; DROP TABLE r;"
+        )
+    report = world.store.accept("aws")
+    assert report and (report.state, report.counts.changed, report.counts.removed) == ("ok", 1, 19)
+    assert world.owners() == {"r1": "Team B", "s": "Team B"}
+
+
+def test_a_resource_comes_from_a_scope_that_failed_and_another_goes(world: World) -> None:
+    """What moves into a scope does not hide what leaves it."""
+    world.run("corp", *PEOPLE)
+    world.run_scopes("aws", {"us": [resource("r1"), resource("r2")], "eu": [resource("r3"), resource("r4")]})
+    report = world.run_scopes("aws", {"us": [resource("r1"), resource("r3")], "eu": ServerFault("500")})
+    assert (report.counts.added, report.counts.changed, report.counts.removed) == (0, 1, 1)
+    assert set(world.answers()) == {"r1", "r3", "r4"}
+    assert world.query("SELECT name, rows FROM scope WHERE name != 'all' ORDER BY 1") == [("eu", 1), ("us", 2)]
+
+
+def test_what_is_new_inherits_from_what_is_new_and_from_what_was_there(world: World) -> None:
+    """Whatever order it comes in, over as many steps as there are; what was there inherits from what is new."""
+    world.run("corp", *PEOPLE)
+    world.run("aws", resource("z", "team-a"), resource("orphan", parent="b"))
+    report = world.run(
+        "aws",
+        resource("a", parent="b"),
+        resource("b", parent="c"),
+        resource("c", "Team B"),
+        resource("d", parent="e"),
+        resource("e", parent="z"),
+        resource("loop", parent="loop"),
+        resource("z", "team-a"),
+        resource("orphan", parent="b"),
+    )
+    assert report.counts.added == 6
+    assert world.owners() == {
+        "a": "Team B",
+        "b": "Team B",
+        "c": "Team B",
+        "d": "team-a",
+        "e": "team-a",
+        "loop": "tag_missing -> platform",
+        "orphan": "Team B",
+        "z": "team-a",
+    }
+    assert world.answers()["orphan"]["tag"] == {"key": "owner", "value": "Team B", "resource": "c"}
+
+
+def test_what_is_new_does_not_inherit_from_what_a_held_scope_lists(world: World) -> None:
+    """Of a scope that is held nothing counts: neither its new rows, nor the new tags of its old ones."""
+    world.run("corp", *PEOPLE)
+    old = [resource(f"r{i}", "team-a") for i in range(20)]
+    world.run_scopes("aws", {"one": old, "two": [resource("s", "team-a")]})
+    report = world.run_scopes(
+        "aws",
+        {
+            "one": [resource("r1", "Team B"), resource("new", "Team B")],
+            "two": [resource("s", "team-a"), resource("x", parent="r1"), resource("y", parent="new")],
+        },
+    )
+    assert [h.subject for h in report.held] == ["one"]
+    owners = world.owners()
+    assert (owners["x"], owners["y"], owners["r1"]) == ("team-a", "tag_missing -> platform", "team-a")
+    assert "new" not in owners
+    assert len(owners) == 23
+
+
+def test_many_scopes_fail_and_take_out_their_own_rows_only(tmp_path: Path) -> None:
+    """Whole batches of scopes that are read side by side, restarted and failed between one another."""
+    path = tmp_path / "spool.db"
+    writer = SpoolWriter(path)
+    scopes = {name: writer.open(name) for name in "abc"}
+    for i in range(2500):
+        for name, scope in scopes.items():
+            scope.add(resource(f"{name}{i}"))
+    scopes["c"].fail(ServerFault("500"))
+    scopes["b"].restart()
+    for i in range(1200):
+        scopes["b"].add(resource(f"again{i}"))
+    scopes["b"].restart()
+    scopes["b"].add(resource("b"))
+    for name in "ab":
+        scopes[name].end()
+    assert writer.finish([]) == {}
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT name, state, kept FROM scope ORDER BY 1").fetchall() == [
+            ("a", "whole", 2500),
+            ("b", "whole", 1),
+            ("c", "failed", 0),
+        ]
+        assert db.execute("SELECT count(*), count(DISTINCT key) FROM resource").fetchone() == (2501, 2501)

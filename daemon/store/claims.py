@@ -67,6 +67,8 @@ class Claims:
         rules, self._hold = db.execute("SELECT rules, hold FROM source WHERE id = ?", (source,)).fetchone()
         self._rules = Rules.from_json(rules)
         self._pending = 0
+        self._coming = False
+        """Resources of the spool are being inserted: what is not there yet is about to be."""
         self._intern = lru_cache(_CACHED)(self._find_or_make)
         self._ancestor = lru_cache(_CACHED)(self._read_ancestor)
 
@@ -78,6 +80,7 @@ class Claims:
         All of `temp.dirty` is this integration's. The number of resources whose claim waits from now on.
         """
         self._fallback_claim()
+        self._admit()
         low = -1
         while True:
             rows = self._db.execute(
@@ -96,14 +99,43 @@ class Claims:
             low = rows[-1][0]
             self._assign_rows(map(_Row._make, rows))
 
+    def _admit(self) -> None:
+        """Insert the resources that are new, with their claims: a row that is written twice costs twice."""
+        if not self._db.execute("SELECT EXISTS (SELECT 1 FROM temp.differing WHERE resource_id IS NULL)").fetchone()[0]:
+            return
+        self._coming = True
+        number = self._db.execute("SELECT coalesce(max(id), 0) + 1 FROM resource").fetchone()[0]
+        fresh = self._db.execute(
+            "SELECT s.key, s.rid, s.type, s.name, s.parent, s.parent_key, s.tags, s.hash, d.scope_id"
+            " FROM temp.differing d CROSS JOIN spool.resource s ON s.rowid = d.no WHERE d.resource_id IS NULL"
+            " ORDER BY d.seq"
+        )
+        while rows := fresh.fetchmany(_CHUNK):
+            claims = [self._claim_for(row[0], row[6], row[5]) for row in rows]
+            self._db.executemany(
+                "INSERT INTO resource (id, source_id, key, rid, type, name, parent, parent_key, tags, hash, scope_id,"
+                f" claim_id, tagged_key) VALUES (?, {self._source:d}, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [(i, *row, *claim) for i, (row, claim) in enumerate(zip(rows, claims, strict=True), number)],
+            )
+            self._db.executemany(
+                "INSERT INTO temp.render VALUES (?)", [(i,) for i in range(number, number + len(rows))]
+            )
+            self._db.executemany("INSERT OR IGNORE INTO temp.touched_claim VALUES (?)", {(c,) for c, _ in claims})
+            number += len(rows)
+        self._coming = False
+
+    def _claim_for(self, key: str, tags: str, parent_key: str | None) -> tuple[int, str | None]:
+        """The claim that speaks for a resource, and the key of the resource that has the tag."""
+        own = claim_of(orjson.loads(tags), self._rules.resource_owner)
+        if own is not None:
+            return self._intern(own), key
+        own, tagged = self._inherited(parent_key) if self._rules.inherit else (None, None)
+        return self._intern(own), tagged
+
     def _assign_rows(self, rows: Iterable[_Row]) -> None:
         in_force, waiting, concerned = [], [], []
         for row in rows:
-            own = claim_of(orjson.loads(row.tags), self._rules.resource_owner)
-            tagged: str | None = row.key
-            if own is None:
-                own, tagged = self._inherited(row.parent_key) if self._rules.inherit else (None, None)
-            claim = self._intern(own)
+            claim, tagged = self._claim_for(row.key, row.tags, row.parent_key)
             # Whoever can write a tag could name himself: what a tag said stays in force for a while. A resource that
             # is new, or whose rules are, has nothing that could.
             if self._hold and row.claim_id is not None and claim != row.claim_id:
@@ -158,6 +190,12 @@ class Claims:
         row = self._db.execute(
             "SELECT tags, parent_key FROM resource WHERE source_id = ? AND key = ?", (self._source, key)
         ).fetchone()
+        if row is None and self._coming:
+            row = self._db.execute(
+                "SELECT s.tags, s.parent_key FROM spool.resource s CROSS JOIN temp.scope_map m ON m.no = s.scope_no"
+                " AND m.readable WHERE s.key = ?",
+                (key,),
+            ).fetchone()
         if row is None:
             return None, None
         return claim_of(orjson.loads(row[0]), self._rules.resource_owner), row[1]

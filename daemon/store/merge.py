@@ -1,8 +1,12 @@
 """A snapshot into the tables. The spool is attached as `spool`; all is done in the caller's transaction.
 
 `plan_*` fills temporary tables and counts, for the guard to judge; `apply_*` carries them out. What changed is left
-in temporary tables for the steps after: `temp.dirty` (resources to resolve again), `temp.touched_pid` (principals whose
-fitness or attributes may have changed).
+in temporary tables for the steps after: `temp.dirty` (resources to resolve again), `temp.differing` (of which those
+without `resource_id` are new, and yet to be inserted, with their claims: `Claims.assign`), `temp.touched_pid`
+(principals whose fitness or attributes may have changed).
+
+Many joins are written with CROSS JOIN: SQLite does not know how full these tables are, and then takes them in the order
+in which they stand.
 """
 
 from __future__ import annotations
@@ -19,7 +23,9 @@ from daemon.store.alive import refresh_alive, spread_upwards
 
 _TEMPORARY = """
 CREATE TEMP TABLE IF NOT EXISTS scope_map (
-  no INTEGER, scope_id INTEGER PRIMARY KEY, name TEXT, readable INTEGER, whole INTEGER);
+  no INTEGER UNIQUE, scope_id INTEGER PRIMARY KEY, name TEXT, readable INTEGER, whole INTEGER);
+CREATE TEMP TABLE IF NOT EXISTS differing (
+  seq INTEGER PRIMARY KEY, no INTEGER, resource_id INTEGER, was_in INTEGER, scope_id INTEGER);
 CREATE TEMP TABLE IF NOT EXISTS gone (id INTEGER PRIMARY KEY, key TEXT, scope_id INTEGER);
 CREATE TEMP TABLE IF NOT EXISTS gone_member (
   group_pid TEXT, member_pid TEXT, scope_id INTEGER, PRIMARY KEY (group_pid, member_pid)) WITHOUT ROWID;
@@ -38,6 +44,7 @@ CREATE TEMP TABLE IF NOT EXISTS touched_finding (
 """
 _TABLES = (
     "scope_map",
+    "differing",
     "gone",
     "gone_member",
     "on_call",
@@ -91,27 +98,45 @@ def plan_scopes(db: sqlite3.Connection, source: int, *, again: bool) -> None:
 
 
 def plan_resources(db: sqlite3.Connection, source: int) -> list[ScopeChange]:
-    """Find what would go, and count it by scope."""
+    """Find what differs and what would go, and count that by scope."""
+    # One way through the spool's index and the table's, both in the order of the keys.
     db.execute(
-        "INSERT INTO temp.gone SELECT r.id, r.key, r.scope_id FROM resource r"
-        " JOIN temp.scope_map m ON m.scope_id = r.scope_id"
-        " WHERE r.source_id = ? AND m.readable AND m.whole"
-        " AND NOT EXISTS (SELECT 1 FROM spool.resource s WHERE s.key = r.key)",
+        "INSERT INTO temp.differing (no, resource_id, was_in, scope_id) SELECT s.rowid, r.id, r.scope_id, m.scope_id"
+        " FROM spool.resource s INDEXED BY resource_key CROSS JOIN temp.scope_map m ON m.no = s.scope_no AND m.readable"
+        " LEFT JOIN resource r ON r.source_id = ? AND r.key = s.key"
+        " WHERE r.id IS NULL OR r.hash != s.hash OR r.scope_id != m.scope_id ORDER BY s.key",
         (source,),
     )
+    stored = dict(
+        db.execute(
+            "SELECT m.scope_id, (SELECT count(*) FROM resource r WHERE r.scope_id = m.scope_id)"
+            " FROM temp.scope_map m WHERE m.readable"
+        ).fetchall()
+    )
+    # What a scope has in the spool, but for what comes into it, was in it: only if that is not all is anything gone.
+    coming = dict(
+        db.execute("SELECT scope_id, count(*) FROM temp.differing WHERE was_in IS NOT scope_id GROUP BY 1").fetchall()
+    )
+    kept = db.execute(
+        "SELECT m.scope_id, coalesce(s.kept, 0) FROM temp.scope_map m LEFT JOIN spool.scope s ON s.no = m.no"
+        " WHERE m.readable AND m.whole"
+    ).fetchall()
+    for scope in (scope for scope, rows in kept if stored[scope] != rows - coming.get(scope, 0)):
+        db.execute(
+            "INSERT INTO temp.gone SELECT r.id, r.key, r.scope_id FROM resource r WHERE r.scope_id = ?"
+            " AND NOT EXISTS (SELECT 1 FROM spool.resource s WHERE s.key = r.key)",
+            (scope,),
+        )
     db.execute(
         "INSERT INTO temp.gone SELECT r.id, r.key, r.scope_id FROM spool.gone g"
-        " JOIN temp.scope_map m ON m.no = g.scope_no AND m.readable AND NOT m.whole"
-        " JOIN resource r ON r.source_id = ? AND r.key = g.key AND r.scope_id = m.scope_id",
+        " CROSS JOIN temp.scope_map m ON m.no = g.scope_no AND m.readable AND NOT m.whole"
+        " CROSS JOIN resource r ON r.source_id = ? AND r.key = g.key AND r.scope_id = m.scope_id",
         (source,),
     )
-    rows = db.execute(
-        "SELECT m.name, (SELECT count(*) FROM resource r WHERE r.scope_id = m.scope_id),"
-        " (SELECT count(*) FROM temp.gone g WHERE g.scope_id = m.scope_id)"
-        " FROM temp.scope_map m WHERE m.readable"
-    )
+    going = dict(db.execute("SELECT scope_id, count(*) FROM temp.gone GROUP BY 1").fetchall())
     new_gaps = _new_gaps(db)
-    return [replace(ScopeChange(*row), gaps=new_gaps.get(row[0], ())) for row in rows]
+    scopes = db.execute("SELECT scope_id, name FROM temp.scope_map WHERE readable").fetchall()
+    return [ScopeChange(name, stored[i], going.get(i, 0), gaps=new_gaps.get(name, ())) for i, name in scopes]
 
 
 def _new_gaps(db: sqlite3.Connection) -> dict[str, tuple[str, ...]]:
@@ -145,43 +170,41 @@ def withhold(db: sqlite3.Connection, scopes: Iterable[str]) -> None:
         "UPDATE temp.scope_map SET readable = 0 WHERE name IN (SELECT value FROM json_each(?))",
         (names,),
     )
-    for table in ("gone", "gone_member"):
+    for table in ("differing", "gone", "gone_member"):
         db.execute(
             f"DELETE FROM temp.{table} WHERE scope_id IN (SELECT scope_id FROM temp.scope_map WHERE NOT readable)"
         )
 
 
 def apply_resources(db: sqlite3.Connection, source: int) -> Counts:
-    """Carry the plan out; leave what must be resolved again in `temp.dirty`."""
-    db.execute(
-        "INSERT INTO temp.changed SELECT s.key, r.id IS NULL FROM spool.resource s"
-        " JOIN temp.scope_map m ON m.no = s.scope_no AND m.readable"
-        " LEFT JOIN resource r ON r.source_id = ? AND r.key = s.key"
-        " WHERE r.id IS NULL OR r.hash != s.hash OR r.scope_id != m.scope_id",
-        (source,),
-    )
-    db.execute(
-        "INSERT INTO resource (source_id, key, rid, type, name, parent, parent_key, tags, hash, scope_id)"
-        " SELECT ?, s.key, s.rid, s.type, s.name, s.parent, s.parent_key, s.tags, s.hash, m.scope_id"
-        " FROM temp.changed c JOIN spool.resource s ON s.key = c.key JOIN temp.scope_map m ON m.no = s.scope_no"
-        " WHERE true ON CONFLICT (source_id, key) DO UPDATE SET rid = excluded.rid, type = excluded.type,"
-        " name = excluded.name, parent = excluded.parent, parent_key = excluded.parent_key, tags = excluded.tags,"
-        " hash = excluded.hash, scope_id = excluded.scope_id",
-        (source,),
-    )
-    db.execute(
-        "INSERT INTO temp.dirty SELECT r.id FROM temp.changed c JOIN resource r ON r.source_id = ? AND r.key = c.key",
-        (source,),
-    )
+    """Carry the plan out for what was there before; leave what must be resolved again in `temp.dirty`."""
     # What inherited from a resource that goes, or that comes where there was none, must look again.
-    for table in ("gone", "changed WHERE fresh"):
+    heirs = "INSERT OR IGNORE INTO temp.dirty SELECT r.id FROM"
+    inherits = "CROSS JOIN resource r ON r.source_id = ? AND r.parent_key ="
+    db.execute(f"{heirs} temp.gone g {inherits} g.key", (source,))
+    some = "SELECT EXISTS (SELECT 1 FROM resource WHERE source_id = ? AND parent_key IS NOT NULL)"
+    if db.execute(some, (source,)).fetchone()[0]:
         db.execute(
-            "INSERT OR IGNORE INTO temp.dirty SELECT r.id FROM resource r"
-            f" JOIN (SELECT key FROM temp.{table}) t ON r.source_id = ? AND r.parent_key = t.key",
+            f"{heirs} temp.differing d CROSS JOIN spool.resource s ON s.rowid = d.no {inherits} s.key"
+            " WHERE d.resource_id IS NULL",
             (source,),
         )
+    db.execute("INSERT OR IGNORE INTO temp.dirty SELECT resource_id FROM temp.differing WHERE resource_id IS NOT NULL")
     db.execute("DELETE FROM temp.dirty WHERE resource_id IN (SELECT id FROM temp.gone)")
-    return _counts(db)
+    rows = db.execute(
+        "SELECT s.rid, s.type, s.name, s.parent, s.parent_key, s.tags, s.hash, d.scope_id, d.resource_id"
+        " FROM temp.differing d CROSS JOIN spool.resource s ON s.rowid = d.no WHERE d.resource_id IS NOT NULL"
+    )
+    db.executemany(
+        "UPDATE resource SET rid = ?, type = ?, name = ?, parent = ?, parent_key = ?, tags = ?, hash = ?, scope_id = ?"
+        " WHERE id = ?",
+        rows,
+    )
+    added, changed, removed = db.execute(
+        "SELECT count(*) FILTER (WHERE resource_id IS NULL), count(resource_id), (SELECT count(*) FROM temp.gone)"
+        " FROM temp.differing"
+    ).fetchone()
+    return Counts(added, changed, removed)
 
 
 def _counts(db: sqlite3.Connection) -> Counts:
@@ -198,14 +221,14 @@ def gone_resources(db: sqlite3.Connection, source: int) -> None:
     db.execute("INSERT INTO temp.gone SELECT id, key, scope_id FROM resource WHERE source_id = ?", (source,))
 
 
-def delete_gone(db: sqlite3.Connection, source: int) -> None:
+def delete_gone(db: sqlite3.Connection) -> None:
     """Delete the resources in `temp.gone`. Their owner rows are removed before, by `publish.retract`."""
     for column in ("claim_id", "pending_claim_id"):
         db.execute(
             f"INSERT OR IGNORE INTO temp.touched_claim SELECT r.{column} FROM temp.gone g"
-            f" JOIN resource r ON r.id = g.id WHERE r.{column} IS NOT NULL"
+            f" CROSS JOIN resource r ON r.id = g.id WHERE r.{column} IS NOT NULL"
         )
-    db.execute("DELETE FROM resource WHERE source_id = ? AND id IN (SELECT id FROM temp.gone)", (source,))
+    db.execute("DELETE FROM resource WHERE id IN (SELECT id FROM temp.gone)")
 
 
 def plan_principals(db: sqlite3.Connection, directory: int) -> list[ScopeChange]:

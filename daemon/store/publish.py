@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any
+from functools import cache, lru_cache
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -16,6 +16,8 @@ from daemon.store.claims import NO_TAG
 
 KEPT_CHANGES = 1_000_000
 _CHUNK = 5000
+_CACHED = 50_000
+"""Of each sort: some 20 MiB."""
 
 
 @dataclass(slots=True)
@@ -32,8 +34,8 @@ def retract(db: sqlite3.Connection, source: int, *, now: float) -> int:
     """Take away the owner rows of the resources in `temp.gone`, each with a change; how many."""
     db.execute(
         "INSERT INTO change (at, integration, resource, before_id) SELECT ?, s.name, r.rid, a.outcome_id"
-        " FROM temp.gone g JOIN resource r ON r.id = g.id JOIN source s ON s.id = r.source_id"
-        " JOIN answer a ON a.key = r.key AND a.source_id = r.source_id ORDER BY r.id",
+        " FROM temp.gone g CROSS JOIN resource r ON r.id = g.id CROSS JOIN source s ON s.id = r.source_id"
+        " CROSS JOIN answer a ON a.key = r.key AND a.source_id = r.source_id ORDER BY r.id",
         (now,),
     )
     return db.execute(
@@ -44,62 +46,140 @@ def retract(db: sqlite3.Connection, source: int, *, now: float) -> int:
 def publish(db: sqlite3.Connection, *, now: float) -> Published:
     """Render the owner row of each resource in `temp.render`, and record those that changed."""
     done = Published()
-    freshness = lru_cache(10_000)(lambda *what: _freshness(db, *what))
+    known = _Known(db)
     low = -1
     while True:
         rows = db.execute(
-            "SELECT r.id, r.source_id, r.key, r.rid, s.name, r.type, r.name, r.parent, r.scope_id,"
-            " c.rule, c.key, c.value, c.directories, c.schedules, CASE WHEN r.tagged_key = r.key THEN r.rid ELSE"
-            " (SELECT t.rid FROM resource t WHERE t.source_id = r.source_id AND t.key = r.tagged_key) END,"
-            " w.rule, w.key, w.value, CASE WHEN r.pending_key = r.key THEN r.rid ELSE"
-            " (SELECT t.rid FROM resource t WHERE t.source_id = r.source_id AND t.key = r.pending_key) END,"
-            " r.pending_since, r.pending_until,"
-            " o.id, o.body, o.identity, o.owners, o.reason, a.outcome_id, b.identity, b.owners, b.reason, a.changed_at"
-            " FROM temp.render d JOIN resource r ON r.id = d.resource_id JOIN source s ON s.id = r.source_id"
-            " JOIN claim c ON c.id = r.claim_id LEFT JOIN claim w ON w.id = r.pending_claim_id"
-            " JOIN outcome o ON o.id = iif(r.tagged_key IS r.key, c.outcome_id, c.inherited_outcome_id)"
+            "SELECT r.id, r.source_id, r.key, r.rid, r.type, r.name, r.parent, r.scope_id, r.claim_id, r.tagged_key,"
+            " r.pending_claim_id, r.pending_key, r.pending_since, r.pending_until, a.outcome_id, a.changed_at"
+            " FROM temp.render d CROSS JOIN resource r ON r.id = d.resource_id"
             " LEFT JOIN answer a ON a.key = r.key AND a.source_id = r.source_id"
-            " LEFT JOIN outcome b ON b.id = a.outcome_id"
             " WHERE d.resource_id > ? ORDER BY d.resource_id LIMIT ?",
             (low, _CHUNK),
         ).fetchall()
         if not rows:
             break
         low = rows[-1][0]
-        answers, changes = [], []
+        new, again, changes = [], [], []
         for (
-            resource_id, source, key, rid, integration, kind, name, parent, scope,
-            rule, tag_key, tag_value, directories, schedules, tagged_rid,
-            new_rule, new_key, new_value, new_rid, since, until,
-            outcome, body, identity, owners, reason, old_outcome, old_identity, old_owners, old_reason, changed_at,
+            resource_id, source, key, rid, kind, name, parent, scope, claim, tagged_key,
+            waits_for, new_key, since, until, old_outcome, changed_at,
         ) in rows:  # fmt: skip
-            same = identity == old_identity
-            if not same:
-                changes.append((now, integration, rid, old_outcome, outcome))
-                waited = Reason.DIRECTORY_NEVER_SYNCED in (reason, old_reason)
-                if old_owners is not None and owners != old_owners and not waited:
-                    done.reowned[integration] += 1
-            at = changed_at if same else now
-            tag = None if rule == NO_TAG else (tag_key, tag_value, tagged_rid)
+            integration = known.integration(source)
+            says = known.claim(claim, tagged_key != key)
+            at = now
+            if old_outcome == says.outcome:
+                at = changed_at
+            elif old_outcome is None:
+                changes.append((now, integration, rid, None, says.outcome))
+            else:
+                before, after = known.outcome(old_outcome), known.outcome(says.outcome)
+                if before.identity == after.identity:
+                    at = changed_at
+                else:
+                    changes.append((now, integration, rid, old_outcome, says.outcome))
+                    if before.owners != after.owners and not (before.waits or after.waits):
+                        done.reowned[integration] += 1
+            where = (source, key, rid)
+            tag = known.tag(says, tagged_key, *where)
             pending = None
             if until is not None:
-                pending = (None if new_rule == NO_TAG else (new_key, new_value, new_rid), since, until)
-            head = answer_head((rid, integration, kind, name, parent), body, tag, at, pending)
-            waiting = int(reason == Reason.DIRECTORY_NEVER_SYNCED)
-            answers.append(
-                (key, source, resource_id, freshness(scope, directories, schedules), outcome, waiting, at, head)
-            )
-        db.executemany("INSERT OR REPLACE INTO answer VALUES (?, ?, ?, ?, ?, ?, ?, ?)", answers)
+                pending = (known.tag(known.claim(waits_for, new_key != key), new_key, *where), since, until)
+            head = answer_head((rid, integration, kind, name, parent), says.body, tag, at, pending)
+            row = (known.freshness(scope, *says.rests_on), says.outcome, says.waits, at, head)
+            if old_outcome is None:
+                new.append((*row, key, source, resource_id))
+            else:
+                again.append((*row, key, source))
+        db.executemany(
+            "INSERT INTO answer (freshness_id, outcome_id, waiting, changed_at, body, key, source_id, resource_id)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            new,
+        )
+        db.executemany(
+            "UPDATE answer SET freshness_id = ?, outcome_id = ?, waiting = ?, changed_at = ?, body = ?"
+            " WHERE key = ? AND source_id = ?",
+            again,
+        )
         db.executemany(
             "INSERT INTO change (at, integration, resource, before_id, after_id) VALUES (?, ?, ?, ?, ?)", changes
         )
-        done.rendered += len(answers)
+        done.rendered += len(rows)
         done.changes += len(changes)
     db.execute(
         "DELETE FROM change WHERE seq <= (SELECT max(seq) FROM change) - ?",
         (KEPT_CHANGES,),
     )
     return done
+
+
+class _Outcome(NamedTuple):
+    identity: str
+    owners: str
+    waits: bool
+
+
+class _Claim(NamedTuple):
+    """What a claim says of the rows that have its tag, or of those that inherit it."""
+
+    outcome: int
+    body: str
+    waits: int
+    tag: tuple[str, str] | None
+    rests_on: tuple[str, str]
+
+
+class _Known:
+    """What many rows share, each read once, while one transaction lasts."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        self.integration = cache(self._read_integration)
+        self.claim = lru_cache(_CACHED)(self._read_claim)
+        self.outcome = lru_cache(_CACHED)(self._read_outcome)
+        self.freshness = lru_cache(_CACHED)(self._read_freshness)
+        self._rid = lru_cache(_CACHED)(self._read_rid)
+
+    def _read_integration(self, source: int) -> str:
+        found: str = self._db.execute("SELECT name FROM source WHERE id = ?", (source,)).fetchone()[0]
+        return found
+
+    def _read_claim(self, claim: int, inherited: bool) -> _Claim:
+        rule, key, value, directories, schedules, outcome, body, reason = self._db.execute(
+            "SELECT c.rule, c.key, c.value, c.directories, c.schedules, o.id, o.body, o.reason FROM claim c"
+            f" JOIN outcome o ON o.id = c.{'inherited_' if inherited else ''}outcome_id WHERE c.id = ?",
+            (claim,),
+        ).fetchone()
+        tag = None if rule == NO_TAG else (key, value)
+        return _Claim(outcome, body, int(reason == Reason.DIRECTORY_NEVER_SYNCED), tag, (directories, schedules))
+
+    def _read_outcome(self, outcome: int) -> _Outcome:
+        identity, owners, reason = self._db.execute(
+            "SELECT identity, owners, reason FROM outcome WHERE id = ?", (outcome,)
+        ).fetchone()
+        return _Outcome(identity, owners, reason == Reason.DIRECTORY_NEVER_SYNCED)
+
+    def tag(self, claim: _Claim, tagged: str | None, source: int, key: str, rid: str) -> tuple[str, str, Any] | None:
+        """The tag that speaks: its key, its value, and the id of the resource that has it, or had: then None."""
+        if claim.tag is None:
+            return None
+        return (*claim.tag, rid if tagged == key else self._rid(source, tagged))
+
+    def _read_rid(self, source: int, key: str) -> str | None:
+        found = self._db.execute("SELECT rid FROM resource WHERE source_id = ? AND key = ?", (source, key)).fetchone()
+        return found[0] if found else None
+
+    def _read_freshness(self, scope: int, directories: str, schedules: str) -> int:
+        what = (scope, directories, schedules)
+        found = self._db.execute(
+            "SELECT id FROM freshness WHERE scope_id = ? AND directories = ? AND schedules = ?", what
+        ).fetchone()
+        if found:
+            return int(found[0])
+        made: int = self._db.execute(
+            "INSERT INTO freshness (scope_id, directories, schedules) VALUES (?, ?, ?) RETURNING id", what
+        ).fetchone()[0]
+        return made
 
 
 def examples(db: sqlite3.Connection, integration: str, *, now: float, most: int = 20) -> list[dict[str, Any]]:
@@ -120,24 +200,9 @@ def _names(body: str) -> list[str]:
     return [owner["name"] or owner["id"] for owner in orjson.loads(f"{{{body}}}")["owners"]]
 
 
-def rows_by_integration(db: sqlite3.Connection) -> dict[str, int]:
-    """How many owner rows each integration has."""
-    return dict(
-        db.execute(
-            "SELECT s.name, (SELECT count(*) FROM resource r WHERE r.source_id = s.id) FROM source s"
-            " WHERE s.role = 'integration'"
-        ).fetchall()
-    )
-
-
-def _freshness(db: sqlite3.Connection, scope: int, directories: str, schedules: str) -> int:
-    what = (scope, directories, schedules)
-    found = db.execute(
-        "SELECT id FROM freshness WHERE scope_id = ? AND directories = ? AND schedules = ?", what
-    ).fetchone()
-    if found:
-        return int(found[0])
-    made: int = db.execute(
-        "INSERT INTO freshness (scope_id, directories, schedules) VALUES (?, ?, ?) RETURNING id", what
+def rows_of(db: sqlite3.Connection, integration: str) -> int:
+    """How many owner rows an integration has."""
+    found: int = db.execute(
+        "SELECT count(*) FROM resource WHERE source_id = (SELECT id FROM source WHERE name = ?)", (integration,)
     ).fetchone()[0]
-    return made
+    return found
