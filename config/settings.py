@@ -66,6 +66,7 @@ class Daemon(Strict):
     allow_gids: Annotated[list[Gid], Field(min_length=1)] | None = Field(
         None, description="Groups, by number or name, whose members may ask; supplementary ones count."
     )
+    workers: int = Field(1, ge=1, le=64, description="Processes that answer lookups, all on one socket.")
     log_format: Literal["json", "console"] = Field("json", description="How log lines look.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least level logged.")
 

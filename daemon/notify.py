@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import suppress
 
 HANDED_OVER = "OWNERD_LISTEN_FD"
 """Environment variable in which `ownerd run` names the listening socket that the server is to use."""
@@ -18,7 +19,10 @@ def notify(*lines: str) -> None:
         return
     if address[0] == "@":
         address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+    with (
+        suppress(ConnectionRefusedError, FileNotFoundError),  # whoever listened is gone
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender,
+    ):
         sender.sendto("\n".join(lines).encode(), address)
 
 

@@ -31,7 +31,7 @@ def run(settings: Any) -> int:
 @with_settings
 def serve(settings: Any) -> int:
     """Answer lookups on the socket."""
-    from daemon.serve.server import serve as answer
+    from daemon.serve.workers import serve as answer
 
     return answer(settings)
 

@@ -31,6 +31,7 @@ from daemon.serve.openapi import OPENAPI
 from daemon.serve.pending import pending
 from daemon.serve.problems import Problem
 from daemon.serve.status import status, unread
+from daemon.serve.tally import Tally
 from daemon.store.reader import Reader
 from daemon.text import json_bytes
 
@@ -66,7 +67,7 @@ def problem_response(problem: Problem) -> Response:
 class Pages:
     """The handlers. Lookups are answered on the event loop; what may read many rows, in a thread of its own."""
 
-    def __init__(self, database: Path, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, database: Path, clock: Callable[[], float] = time.time, tally: Tally | None = None) -> None:
         self._database = database
         self._clock = clock
         self._threads = threading.local()
@@ -74,6 +75,9 @@ class Pages:
         self._lookups = [self.lookup]
         self.connections: Counter[str] = Counter()
         """How connections fared; the server counts them."""
+        self._tally = tally
+        if tally is not None:
+            tally.count(self.lookup.counts, self.connections)
 
     def close(self) -> None:
         """Let the database go, in every thread."""
@@ -227,7 +231,8 @@ class Pages:
 
     def metrics(self, _request: Request) -> Response:
         """`GET /metrics`: Prometheus text."""
-        text = metrics(self._slow().reader, self.lookup.counts, self.connections, self._clock())
+        lookups, connections = (self.lookup.counts, self.connections) if self._tally is None else self._tally.sums()
+        text = metrics(self._slow().reader, lookups, connections, self._clock())
         return Response(text, headers={"cache-control": "no-store"}, media_type="text/plain; version=0.0.4")
 
     async def openapi(self, _request: Request) -> Response:
@@ -292,9 +297,11 @@ async def _on_fault(request: Request, error: Exception) -> Response:
     return problem_response(Problem("internal", "the request failed; the log says more"))
 
 
-def make_app(database: Path, clock: Callable[[], float] = time.time) -> tuple[LocalOnly, Pages]:
-    """The application over a database, and its handlers."""
-    pages = Pages(database, clock)
+def make_app(
+    database: Path, clock: Callable[[], float] = time.time, tally: Tally | None = None
+) -> tuple[LocalOnly, Pages]:
+    """The application over a database, and its handlers. `tally`: what it shares with other workers."""
+    pages = Pages(database, clock, tally)
     get, post = ["GET"], ["POST"]
     app = Starlette(
         routes=[

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+from daemon.serve.tally import CONNECTION_EVENTS, LOOKUP_RESULTS
 from daemon.store import wal
 from daemon.store.reader import Reader
 from daemon.text import printable
-
-CONNECTION_EVENTS = ("accepted", "refused", "evicted", "idle", "slow", "unread", "malformed")
 
 Sample = tuple[Mapping[str, str], float]
 
@@ -25,12 +24,12 @@ def metrics(reader: Reader, lookups: Counter[str], connections: Counter[str], no
     name = [{"source": s["name"], "role": s["role"]} for s in sources]
     scopes = [({**n, "scope": c["name"]}, c) for n, s in zip(name, sources, strict=True) for c in s["scopes"]]
     parts = [
-        _metric("lookups_total", "counter", "Lookups of this process, by result.", _lookups(lookups)),
+        _metric("lookups_total", "counter", "Lookups, by result.", _by("result", LOOKUP_RESULTS, lookups)),
         _metric(
             "connections_total",
             "counter",
-            "Connections of this process; and those that were refused, or ended before their client ended them.",
-            [({"event": event}, connections[event]) for event in CONNECTION_EVENTS],
+            "Connections; and those that were refused, or ended before their client ended them.",
+            _by("event", CONNECTION_EVENTS, connections),
         ),
         _metric(
             "source_up",
@@ -93,9 +92,8 @@ def metrics(reader: Reader, lookups: Counter[str], connections: Counter[str], no
     return "".join(parts)
 
 
-def _lookups(counts: Counter[str]) -> list[Sample]:
-    known = ("answered", "unknown-resource", "not-yet-known", "too-old", "ambiguous-resource", "bad-request")
-    return [({"result": result}, counts[result]) for result in known]
+def _by(label: str, words: Iterable[str], counts: Counter[str]) -> list[Sample]:
+    return [({label: word}, counts[word]) for word in words]
 
 
 def _metric(name: str, kind: str, text: str, samples: Iterable[Sample]) -> str:

@@ -28,6 +28,8 @@ from daemon.processes import end_with_supervisor
 from daemon.serve.app import Pages, make_app
 from daemon.serve.connection import IDLE, MOST_CONNECTIONS, Connection, Door
 from daemon.serve.quick import Quick
+from daemon.serve.tally import Tally
+from daemon.serve.tally import inherited as inherited_tally
 from daemon.sockets import listening_on
 
 log = structlog.get_logger()
@@ -36,6 +38,8 @@ _GRACE = 5
 """Seconds that requests under way have to end when the server stops."""
 _DRAIN = 0.5
 """Seconds in which connected clients may ask once more when the server stops: they are told to connect anew."""
+_SHARE = 1.0
+"""Seconds between two times at which a worker writes its counters for the others."""
 _OTHER_FILES = 128
 """Files that are no connections: the database, once a thread; the log; what the loop needs."""
 
@@ -85,13 +89,16 @@ def serve(settings: Settings) -> int:
     """Answer lookups until SIGTERM or SIGINT."""
     end_with_supervisor()
     logs.configure(settings.daemon.log_format, settings.daemon.log_level)
+    tally = inherited_tally()
+    if tally is not None:
+        structlog.contextvars.bind_contextvars(worker=tally.slot)
     with listening_on(settings) as listening:
-        uvloop.run(_serve(settings, listening))
+        uvloop.run(_serve(settings, listening, tally))
     return 0
 
 
-async def _serve(settings: Settings, listening: socket.socket) -> None:
-    app, pages = make_app(settings.database)
+async def _serve(settings: Settings, listening: socket.socket, tally: Tally | None) -> None:
+    app, pages = make_app(settings.database, tally=tally)
     server = Server(app, pages, _allowed(settings), _most_connections())
     loop = asyncio.get_running_loop()
 
@@ -101,7 +108,9 @@ async def _serve(settings: Settings, listening: socket.socket) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     loop.add_signal_handler(signal.SIGHUP, _reload, settings, server.door)
-    alive = asyncio.create_task(_signs_of_life(pages))
+    background = [asyncio.create_task(_signs_of_life(pages))]
+    if tally is not None:
+        background.append(asyncio.create_task(_share(tally)))
     log.info("server.ready", socket=listening.getsockname(), database=str(settings.database))
     gc.freeze()  # what is there now stays; it is not to be looked through again
     notify("READY=1")
@@ -110,10 +119,12 @@ async def _serve(settings: Settings, listening: socket.socket) -> None:
     finally:
         notify("STOPPING=1")
         log.info("server.stopping")
-        alive.cancel()
-        with suppress(asyncio.CancelledError):
-            await alive
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
         pages.close()
+        if tally is not None:
+            tally.close()
 
 
 def _allowed(settings: Settings) -> Allowed:
@@ -142,6 +153,13 @@ def _reload(settings: Settings, door: Door) -> None:
     logs.configure(new.daemon.log_format, new.daemon.log_level)
     door.allow(_allowed(new))
     log.info("config.reloaded", path=str(new.path))
+
+
+async def _share(tally: Tally) -> None:
+    """Let the other workers see what this one counts."""
+    while True:
+        tally.write()
+        await asyncio.sleep(_SHARE)
 
 
 async def _signs_of_life(pages: Pages) -> None:
