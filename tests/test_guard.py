@@ -10,6 +10,7 @@ from daemon.guard import (
     COUNTED_FROM,
     Emptied,
     Limits,
+    OutOfSight,
     OwnerChange,
     ScopeChange,
     TooManyOwnerChanges,
@@ -103,3 +104,52 @@ def test_each_scope_is_judged_by_itself(drawn: list[tuple[int, int]], share: flo
     together = {h.subject for h in judge_scopes(changes, limits)}
     alone = {c.scope for c in changes if list(judge_scopes([c], limits))}
     assert together == alone
+
+
+@pytest.mark.parametrize(
+    ("change", "held"),
+    [
+        (ScopeChange("eu", 3, 3), Emptied("eu", "all 3 rows would go")),
+        (ScopeChange("eu", 3, 3, 10, 10, ("hidden",)), Emptied("eu", "all 3 rows would go")),
+        (ScopeChange("eu", 30, 1, 10, 10, ("hidden",)), Emptied("eu", "all 10 memberships would go")),
+        (
+            ScopeChange("eu", 30, 1, gaps=("hidden", "denied")),
+            OutOfSight(
+                "eu", "1 of 30 rows would go, and the scope can no longer show all there is: hidden, denied"
+            ),
+        ),
+        (ScopeChange("eu", 30, 0, gaps=("hidden",)), None),
+        (ScopeChange("eu", 40, 10), TooMuchRemoved("eu", "10 of 40 rows would go (25%; the limit is 20%)")),
+        (
+            ScopeChange("eu", 40, 1, 1000, 999),
+            TooMuchRemoved("eu", "999 of 1000 memberships would go (100%; the limit is 20%)"),
+        ),
+        (ScopeChange("eu", 0, 0, 10, 3), TooMuchRemoved("eu", "3 of 10 memberships would go (30%; the limit is 20%)")),
+    ],
+)  # fmt: skip
+def test_what_people_read(change: ScopeChange, held: object) -> None:
+    """The worst is told, once, with what it is about and how much; the text is what `ownerd held` shows."""
+    assert list(judge_scopes([ScopeChange("quiet", 5, 0), change], Limits(0.2, 0.9))) == ([held] if held else [])
+
+
+def test_what_people_read_of_owners() -> None:
+    """By the limit for owners, not by that for rows."""
+    changes = [OwnerChange("quiet", 100, 10), OwnerChange("aws", 200, 100)]
+    why = "100 of 200 rows would get other owners (50%; the limit is 10%)"
+    assert list(judge_owners(changes, Limits(0.9, 0.1))) == [TooManyOwnerChanges("aws", why)]
+    assert not list(judge_scopes([ScopeChange("aws", 200, 100)], Limits(0.9, 0.1)))
+
+
+def test_an_integration_has_no_memberships_or_gaps_unless_it_is_said() -> None:
+    """What is not told of a scope is none."""
+    assert ScopeChange("s", 1, 0) == ScopeChange("s", 1, 0, members=0, members_removed=0, gaps=())
+
+
+@pytest.mark.parametrize("limit", [0.0, 1.0])
+def test_the_ends_of_the_limits(limit: float) -> None:
+    """At 0 nothing may go, at 1 all but everything may."""
+    held = bool(list(judge_scopes([ScopeChange("s", 10, 1)], Limits(limit, limit))))
+    assert held == (limit == 0.0)
+    assert not list(judge_scopes([ScopeChange("s", 10, 0)], Limits(limit, limit)))
+    assert not list(judge_scopes([ScopeChange("s", 10, 9)], Limits(1.0, limit)))
+    assert not list(judge_owners([OwnerChange("i", 10, 10)], Limits(limit, 1.0)))
