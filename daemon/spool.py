@@ -31,7 +31,8 @@ _SCHEMA = """
 CREATE TABLE run (finished REAL, error TEXT, kinds TEXT NOT NULL, base TEXT NOT NULL);
 CREATE TABLE scope (
   no INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, started REAL NOT NULL, state TEXT NOT NULL, rows INTEGER NOT NULL,
-  error TEXT, since TEXT, bookmark TEXT, gaps TEXT NOT NULL, holds TEXT NOT NULL, kept INTEGER NOT NULL DEFAULT 0
+  error TEXT, since TEXT, bookmark TEXT, gaps TEXT NOT NULL, holds TEXT NOT NULL, kept INTEGER NOT NULL DEFAULT 0,
+  kept_members INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE resource (
   key TEXT, rid TEXT, type TEXT, name TEXT, parent TEXT, parent_key TEXT, tags TEXT, hash BLOB, scope_no INTEGER
@@ -124,7 +125,7 @@ class SpoolWriter:
         """
         self._scopes += 1
         self._db.execute(
-            "INSERT INTO scope VALUES (?, ?, ?, 'reading', 0, NULL, ?, NULL, '[]', ?, 0)",
+            "INSERT INTO scope VALUES (?, ?, ?, 'reading', 0, NULL, ?, NULL, '[]', ?, 0, 0)",
             (self._scopes, well_formed(name), self._clock(), since, orjson.dumps(sorted(map(str, holds))).decode()),
         )
         return ScopeWriter(self._db, self._scopes, changes=since is not None)
@@ -195,10 +196,10 @@ def index(db: sqlite3.Connection) -> None:
 
 
 def count_kept(db: sqlite3.Connection) -> None:
-    """Record how many resources or principals of each scope are in the spool when all is told."""
-    for table in _IDENTIFIED:
+    """Record how many resources or principals, and memberships, of each scope are in the spool when all is told."""
+    for table, column in (("resource", "kept"), ("principal", "kept"), ("member", "kept_members")):
         found = db.execute(f"SELECT count(*), scope_no FROM {table} GROUP BY scope_no").fetchall()
-        db.executemany("UPDATE scope SET kept = kept + ? WHERE no = ?", found)
+        db.executemany(f"UPDATE scope SET {column} = {column} + ? WHERE no = ?", found)
 
 
 def bring_up_to_date(path: Path) -> None:
@@ -207,7 +208,8 @@ def bring_up_to_date(path: Path) -> None:
         if db.execute("PRAGMA user_version").fetchone()[0] >= _VERSION:
             return
         db.execute("BEGIN IMMEDIATE")
-        db.execute("ALTER TABLE scope ADD COLUMN kept INTEGER NOT NULL DEFAULT 0")
+        for column in ("kept", "kept_members"):
+            db.execute(f"ALTER TABLE scope ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0")
         for table in _IDENTIFIED:
             db.execute(f"CREATE TABLE later AS SELECT * FROM {table}")
             db.execute(f"DROP TABLE {table}")

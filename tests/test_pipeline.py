@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from connectors.errors import Forbidden, ServerFault
+from connectors.values import Kind, Members, Principal, Ref, Shift
 from daemon.errors import WriterBusy
 from daemon.pipeline import Store
 from daemon.spool import SpoolWriter
@@ -367,7 +368,7 @@ def test_a_snapshot_that_an_earlier_version_holds_is_accepted(world: World) -> N
     world.run("aws", resource("r1", "Team B"), resource("s", parent="r1"))
     with contextlib.closing(sqlite3.connect(world.folder / "held" / "aws.db")) as held:
         held.executescript(
-            "ALTER TABLE scope DROP COLUMN kept; PRAGMA user_version = 0; ALTER TABLE resource RENAME TO r;"
+            "ALTER TABLE scope DROP COLUMN kept; ALTER TABLE scope DROP COLUMN kept_members; PRAGMA user_version = 0; ALTER TABLE resource RENAME TO r;"
             "CREATE TABLE resource (key TEXT, rid TEXT, type TEXT, name TEXT, parent TEXT, parent_key TEXT, tags TEXT,"
             " hash BLOB, scope_no INTEGER, PRIMARY KEY (key, scope_no)) WITHOUT ROWID;"
             "INSERT INTO resource SELECT * FROM r; DROP TABLE r;"
@@ -459,3 +460,25 @@ def test_many_scopes_fail_and_take_out_their_own_rows_only(tmp_path: Path) -> No
             ("c", "failed", 0),
         ]
         assert db.execute("SELECT count(*), count(DISTINCT key) FROM resource").fetchone() == (2501, 2501)
+
+
+def test_memberships_move_between_scopes_and_go(tmp_path: Path) -> None:
+    """Who comes into a scope does not hide who leaves it; who is on call is no membership that a scope could lose."""
+    world = World(tmp_path, configuration(integration()))
+    rota = Ref(Kind.SCHEDULE, "rota")
+    people = [user("ada"), user("bob"), group("g", "platform"), Principal(Kind.SCHEDULE, "rota", "rota")]
+    on_call = Shift(rota, Ref(Kind.USER, "ada"), world.clock.now - 60, world.clock.now + 60)
+    world.run_scopes("corp", {"one": [*people, members("g", "ada")], "two": [on_call, members("g", "bob")]})
+    found = "SELECT m.group_pid, m.member_pid, s.name, m.on_call FROM member m JOIN scope s ON s.id = m.scope_id ORDER BY 1, 2"  # fmt: skip
+    assert world.query(found) == [
+        ("group:g", "user:ada", "one", 0),
+        ("group:g", "user:bob", "two", 0),
+        ("schedule:rota", "user:ada", "two", 1),
+    ]
+    report = world.run_scopes("corp", {"one": [*people, members("g", "bob")], "two": ServerFault("500")})
+    assert report.state == "partial"
+    assert world.query(found) == [("group:g", "user:bob", "one", 0), ("schedule:rota", "user:ada", "two", 1)]
+    world.run_scopes("corp", {"one": [*people, members("g", "bob")], "two": [on_call, Members(rota, (Ref(Kind.USER, "ada"),))]})  # fmt: skip
+    world.run_scopes("corp", {"one": [*people, members("g", "bob")], "two": [on_call]})
+    assert world.query(found) == [("group:g", "user:bob", "one", 0), ("schedule:rota", "user:ada", "two", 1)]
+    world.close()

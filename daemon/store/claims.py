@@ -86,7 +86,7 @@ class Claims:
             rows = self._db.execute(
                 "SELECT r.id, r.key, r.tags, r.parent_key, r.claim_id, r.tagged_key, r.pending_claim_id, r.pending_key"
                 " FROM temp.dirty d"
-                " JOIN resource r ON r.id = d.resource_id AND r.source_id = ?"
+                " CROSS JOIN resource r ON r.id = d.resource_id AND r.source_id = ?"
                 " WHERE d.resource_id > ? ORDER BY d.resource_id LIMIT ?",
                 (self._source, low, _CHUNK),
             ).fetchall()
@@ -169,8 +169,9 @@ class Claims:
         self._db.execute("DELETE FROM temp.dirty")
         if self._rules.inherit:
             self._db.execute(
-                "INSERT OR IGNORE INTO temp.dirty SELECT c.id FROM temp.moved m JOIN resource r ON r.id = m.resource_id"
-                " JOIN resource c ON c.source_id = r.source_id AND c.parent_key = r.key"
+                "INSERT OR IGNORE INTO temp.dirty SELECT c.id FROM temp.moved m"
+                " CROSS JOIN resource r ON r.id = m.resource_id"
+                " CROSS JOIN resource c ON c.source_id = r.source_id AND c.parent_key = r.key"
                 " WHERE c.id NOT IN (SELECT resource_id FROM temp.render)"
             )
         self._db.execute("DELETE FROM temp.moved")

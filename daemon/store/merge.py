@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import orjson
 
@@ -29,6 +29,8 @@ CREATE TEMP TABLE IF NOT EXISTS differing (
 CREATE TEMP TABLE IF NOT EXISTS gone (id INTEGER PRIMARY KEY, key TEXT, scope_id INTEGER);
 CREATE TEMP TABLE IF NOT EXISTS gone_member (
   group_pid TEXT, member_pid TEXT, scope_id INTEGER, PRIMARY KEY (group_pid, member_pid)) WITHOUT ROWID;
+CREATE TEMP TABLE IF NOT EXISTS new_member (
+  group_pid TEXT, member_pid TEXT, scope_id INTEGER, was_in INTEGER, on_call INTEGER);
 CREATE TEMP TABLE IF NOT EXISTS on_call (
   group_pid TEXT, member_pid TEXT, scope_id INTEGER, PRIMARY KEY (group_pid, member_pid)) WITHOUT ROWID;
 CREATE TEMP TABLE IF NOT EXISTS changed (key TEXT PRIMARY KEY, fresh INTEGER) WITHOUT ROWID;
@@ -47,6 +49,7 @@ _TABLES = (
     "differing",
     "gone",
     "gone_member",
+    "new_member",
     "on_call",
     "changed",
     "dirty",
@@ -170,7 +173,7 @@ def withhold(db: sqlite3.Connection, scopes: Iterable[str]) -> None:
         "UPDATE temp.scope_map SET readable = 0 WHERE name IN (SELECT value FROM json_each(?))",
         (names,),
     )
-    for table in ("differing", "gone", "gone_member"):
+    for table in ("differing", "gone", "gone_member", "new_member"):
         db.execute(
             f"DELETE FROM temp.{table} WHERE scope_id IN (SELECT scope_id FROM temp.scope_map WHERE NOT readable)"
         )
@@ -234,25 +237,66 @@ def delete_gone(db: sqlite3.Connection) -> None:
 def plan_principals(db: sqlite3.Connection, directory: int) -> list[ScopeChange]:
     """Find what would go, and count it by scope."""
     db.execute(
-        "INSERT INTO temp.gone SELECT p.id, p.pid, p.scope_id FROM principal p"
-        " JOIN temp.scope_map m ON m.scope_id = p.scope_id"
-        " WHERE p.directory_id = ? AND m.readable AND m.whole"
-        " AND NOT EXISTS (SELECT 1 FROM spool.principal s WHERE s.pid = p.pid)",
-        (directory,),
+        "INSERT INTO temp.gone SELECT p.id, p.pid, p.scope_id FROM temp.scope_map m"
+        " CROSS JOIN principal p ON p.scope_id = m.scope_id WHERE m.readable AND m.whole"
+        " AND NOT EXISTS (SELECT 1 FROM spool.principal s WHERE s.pid = p.pid)"
     )
     db.execute(
         "INSERT INTO temp.gone SELECT p.id, p.pid, p.scope_id FROM spool.gone g"
-        " JOIN temp.scope_map m ON m.no = g.scope_no AND m.readable AND NOT m.whole"
-        " JOIN principal p ON p.directory_id = ? AND p.pid = g.key AND p.scope_id = m.scope_id",
+        " CROSS JOIN temp.scope_map m ON m.no = g.scope_no AND m.readable AND NOT m.whole"
+        " CROSS JOIN principal p ON p.directory_id = ? AND p.pid = g.key AND p.scope_id = m.scope_id",
         (directory,),
     )
+    stored = _plan_members(db, directory)
+    going, leaving = (
+        dict(db.execute(f"SELECT scope_id, count(*) FROM temp.{table} GROUP BY 1").fetchall())
+        for table in ("gone", "gone_member")
+    )
+    new_gaps = _new_gaps(db)
+    scopes = db.execute(
+        "SELECT m.scope_id, m.name, (SELECT count(*) FROM principal p WHERE p.scope_id = m.scope_id)"
+        " FROM temp.scope_map m WHERE m.readable"
+    ).fetchall()
+    return [
+        ScopeChange(name, rows, going.get(i, 0), stored[i], leaving.get(i, 0), gaps=new_gaps.get(name, ()))
+        for i, name, rows in scopes
+    ]
+
+
+def _plan_members(db: sqlite3.Connection, directory: int) -> dict[int, int]:
+    """Find the memberships that come and go; how many each scope has that is merged, without those of shifts."""
     db.execute(
-        "INSERT INTO temp.gone_member SELECT b.group_pid, b.member_pid, b.scope_id FROM member b"
-        " JOIN temp.scope_map m ON m.scope_id = b.scope_id"
-        " WHERE b.directory_id = ? AND NOT b.on_call AND m.readable AND m.whole AND NOT EXISTS"
-        " (SELECT 1 FROM spool.member s WHERE s.group_pid = b.group_pid AND s.member_pid = b.member_pid)",
+        "INSERT INTO temp.new_member SELECT s.group_pid, s.member_pid, m.scope_id, b.scope_id, b.on_call"
+        " FROM spool.member s CROSS JOIN temp.scope_map m ON m.no = s.scope_no AND m.readable"
+        " LEFT JOIN member b ON b.directory_id = ? AND b.group_pid = s.group_pid AND b.member_pid = s.member_pid"
+        " WHERE b.group_pid IS NULL OR b.on_call OR b.scope_id != m.scope_id",
         (directory,),
     )
+    stored = dict(
+        db.execute(
+            "SELECT m.scope_id, (SELECT count(*) FROM member b WHERE b.scope_id = m.scope_id)"
+            " - (SELECT count(*) FROM member b INDEXED BY member_on_call"
+            " WHERE b.directory_id = ? AND b.scope_id = m.scope_id AND b.on_call)"
+            " FROM temp.scope_map m WHERE m.readable",
+            (directory,),
+        ).fetchall()
+    )
+    coming = dict(
+        db.execute(
+            "SELECT scope_id, count(*) FROM temp.new_member WHERE was_in IS NOT scope_id OR on_call GROUP BY 1"
+        ).fetchall()
+    )
+    kept = db.execute(
+        "SELECT m.scope_id, coalesce(s.kept_members, 0) FROM temp.scope_map m LEFT JOIN spool.scope s ON s.no = m.no"
+        " WHERE m.readable AND m.whole"
+    ).fetchall()
+    for scope in (scope for scope, rows in kept if stored[scope] != rows - coming.get(scope, 0)):
+        db.execute(
+            "INSERT INTO temp.gone_member SELECT b.group_pid, b.member_pid, b.scope_id FROM member b"
+            " WHERE b.scope_id = ? AND NOT b.on_call AND NOT EXISTS"
+            " (SELECT 1 FROM spool.member s WHERE s.group_pid = b.group_pid AND s.member_pid = b.member_pid)",
+            (scope,),
+        )
     # Of changes: who left, whoever was in a group that is told anew, and the members of groups that are gone. A user
     # that is gone may stay named as a member: nobody is active by a name alone.
     for named, joined in (
@@ -262,40 +306,27 @@ def plan_principals(db: sqlite3.Connection, directory: int) -> list[ScopeChange]
     ):
         db.execute(
             f"INSERT OR IGNORE INTO temp.gone_member SELECT b.group_pid, b.member_pid, m.scope_id FROM {named} g"
-            " JOIN temp.scope_map m ON m.no = g.scope_no AND m.readable AND NOT m.whole"
-            f" JOIN member b ON b.directory_id = ? AND NOT b.on_call AND {joined} WHERE NOT EXISTS"
+            " CROSS JOIN temp.scope_map m ON m.no = g.scope_no AND m.readable AND NOT m.whole"
+            f" CROSS JOIN member b ON b.directory_id = ? AND NOT b.on_call AND {joined} WHERE NOT EXISTS"
             " (SELECT 1 FROM spool.member s WHERE s.group_pid = b.group_pid AND s.member_pid = b.member_pid)",
             (directory,),
         )
-    rows = db.execute(
-        "SELECT m.name, (SELECT count(*) FROM principal p WHERE p.scope_id = m.scope_id),"
-        " (SELECT count(*) FROM temp.gone g WHERE g.scope_id = m.scope_id),"
-        " (SELECT count(*) FROM member b WHERE b.scope_id = m.scope_id AND NOT b.on_call),"
-        " (SELECT count(*) FROM temp.gone_member g WHERE g.scope_id = m.scope_id)"
-        " FROM temp.scope_map m WHERE m.readable"
-    )
-    new_gaps = _new_gaps(db)
-    return [replace(ScopeChange(*row), gaps=new_gaps.get(row[0], ())) for row in rows]
+    return stored
 
 
 def apply_principals(db: sqlite3.Connection, directory: int, *, now: float) -> Counts:
     """Carry the plan out; leave whoever may match or fit otherwise than before in `temp.touched_pid`."""
     db.execute(
-        "INSERT INTO temp.changed SELECT s.pid, p.id IS NULL FROM spool.principal s"
-        " JOIN temp.scope_map m ON m.no = s.scope_no AND m.readable"
+        "INSERT INTO temp.changed SELECT s.pid, p.id IS NULL FROM spool.principal s INDEXED BY principal_key"
+        " CROSS JOIN temp.scope_map m ON m.no = s.scope_no AND m.readable"
         " LEFT JOIN principal p ON p.directory_id = ? AND p.pid = s.pid"
-        " WHERE p.id IS NULL OR p.hash != s.hash OR p.scope_id != m.scope_id",
+        " WHERE p.id IS NULL OR p.hash != s.hash OR p.scope_id != m.scope_id ORDER BY s.pid",
         (directory,),
     )
     # Whose activity may change: the changed and the gone, and the groups that gain or lose a member ...
-    new_members = (
-        "SELECT s.group_pid FROM spool.member s JOIN temp.scope_map m ON m.no = s.scope_no AND m.readable"
-        f" LEFT JOIN member b ON b.directory_id = {directory:d} AND b.group_pid = s.group_pid"
-        " AND b.member_pid = s.member_pid WHERE b.group_pid IS NULL"
-    )
-    changed, gone = "SELECT key FROM temp.changed", "SELECT key FROM temp.gone"
-    for pids in (changed, gone, "SELECT group_pid FROM temp.gone_member", new_members):
-        db.execute(f"INSERT OR IGNORE INTO temp.affected (pid) {pids}")
+    for pids in ("key FROM temp.changed", "key FROM temp.gone", "group_pid FROM temp.gone_member"):
+        db.execute(f"INSERT OR IGNORE INTO temp.affected (pid) SELECT {pids}")
+    db.execute("INSERT OR IGNORE INTO temp.affected (pid) SELECT group_pid FROM temp.new_member WHERE was_in IS NULL")
     spread_upwards(db, directory)
     db.execute(
         "UPDATE temp.affected SET was_alive ="
@@ -307,7 +338,8 @@ def apply_principals(db: sqlite3.Connection, directory: int, *, now: float) -> C
         "INSERT INTO principal (directory_id, pid, kind, external_id, name, email, active, manager, aliases,"
         " attributes, hash, scope_id) SELECT ?, s.pid, s.kind, s.external_id, s.name, s.email, s.active, s.manager,"
         " s.aliases, s.attributes, s.hash, m.scope_id"
-        " FROM temp.changed c JOIN spool.principal s ON s.pid = c.key JOIN temp.scope_map m ON m.no = s.scope_no"
+        " FROM temp.changed c CROSS JOIN spool.principal s ON s.pid = c.key"
+        " CROSS JOIN temp.scope_map m ON m.no = s.scope_no"
         " WHERE true ON CONFLICT (directory_id, pid) DO UPDATE SET name = excluded.name, email = excluded.email,"
         " active = excluded.active, manager = excluded.manager, aliases = excluded.aliases,"
         " attributes = excluded.attributes, hash = excluded.hash, scope_id = excluded.scope_id",
@@ -321,12 +353,9 @@ def apply_principals(db: sqlite3.Connection, directory: int, *, now: float) -> C
     )
     db.execute(
         "INSERT INTO member (directory_id, group_pid, member_pid, scope_id)"
-        " SELECT ?, s.group_pid, s.member_pid, m.scope_id FROM spool.member s"
-        " JOIN temp.scope_map m ON m.no = s.scope_no AND m.readable"
-        " LEFT JOIN member b ON b.directory_id = ? AND b.group_pid = s.group_pid AND b.member_pid = s.member_pid"
-        " WHERE b.group_pid IS NULL OR b.on_call OR b.scope_id != m.scope_id"
+        " SELECT ?, group_pid, member_pid, scope_id FROM temp.new_member WHERE true"
         " ON CONFLICT DO UPDATE SET scope_id = excluded.scope_id, on_call = 0",
-        (directory, directory),
+        (directory,),
     )
     turning.apply_shifts(db, directory)
     turning.hand_over(db, directory, now=now)

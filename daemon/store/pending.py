@@ -63,8 +63,9 @@ def _release(db: sqlite3.Connection, where: str, bound: Sequence[object]) -> lis
 def began(db: sqlite3.Connection, *, now: float) -> list[tuple[str, str, str, str, float]]:
     """What has begun to wait at `now`: integration, resource id, the value in force, the new one, and until when."""
     return db.execute(
-        "SELECT s.name, r.rid, c.value, p.value, r.pending_until FROM resource r JOIN source s ON s.id = r.source_id"
-        " JOIN claim c ON c.id = r.claim_id JOIN claim p ON p.id = r.pending_claim_id"
+        "SELECT s.name, r.rid, c.value, p.value, r.pending_until FROM resource r INDEXED BY resource_waits"
+        " CROSS JOIN source s ON s.id = r.source_id CROSS JOIN claim c ON c.id = r.claim_id"
+        " CROSS JOIN claim p ON p.id = r.pending_claim_id"
         " WHERE r.pending_until IS NOT NULL AND r.pending_since = ? ORDER BY r.id",
         (now,),
     ).fetchall()

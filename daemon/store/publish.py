@@ -201,8 +201,9 @@ def _names(body: str) -> list[str]:
 
 
 def rows_of(db: sqlite3.Connection, integration: str) -> int:
-    """How many owner rows an integration has."""
+    """How many owner rows an integration has. After `sources.mark_scopes`."""
     found: int = db.execute(
-        "SELECT count(*) FROM resource WHERE source_id = (SELECT id FROM source WHERE name = ?)", (integration,)
+        "SELECT coalesce(sum(c.rows), 0) FROM source s JOIN scope c ON c.source_id = s.id WHERE s.name = ?",
+        (integration,),
     ).fetchone()[0]
     return found

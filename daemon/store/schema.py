@@ -62,6 +62,12 @@ def m004_pending(db: Database) -> None:
     db.execute("ALTER TABLE source ADD COLUMN hold REAL NOT NULL DEFAULT 0")
 
 
+@migrations()
+def m005_on_call(db: Database) -> None:
+    """Who is on call is found without a look at every membership."""
+    db.execute("CREATE INDEX member_on_call ON member (directory_id, scope_id) WHERE on_call")
+
+
 _TIME = """
 ALTER TABLE scope ADD COLUMN holds TEXT NOT NULL DEFAULT '["group","role","schedule","user"]';
 ALTER TABLE source ADD COLUMN rename_grace REAL NOT NULL DEFAULT 0;

@@ -15,15 +15,17 @@ def keep_former(db: sqlite3.Connection, directory: int, *, now: float) -> None:
     for field in ("name", "email"):
         db.execute(
             f"INSERT INTO former SELECT p.directory_id, p.pid, ?, p.{field}, ? + d.rename_grace FROM temp.changed c"
-            " JOIN spool.principal s ON s.pid = c.key JOIN temp.scope_map m ON m.no = s.scope_no AND m.readable"
-            " JOIN principal p ON p.directory_id = ? AND p.pid = c.key JOIN source d ON d.id = p.directory_id"
+            " CROSS JOIN principal p ON p.directory_id = ? AND p.pid = c.key"
+            " CROSS JOIN source d ON d.id = p.directory_id"
+            " CROSS JOIN spool.principal s ON s.pid = c.key"
+            " CROSS JOIN temp.scope_map m ON m.no = s.scope_no AND m.readable"
             f" WHERE d.rename_grace > 0 AND trim(p.{field}) != '' AND p.{field} IS NOT s.{field}"
             " ON CONFLICT DO UPDATE SET until = excluded.until",
             (field, now, directory),
         )
         db.execute(
             "DELETE FROM former WHERE directory_id = ? AND field = ? AND (pid, exact) IN"
-            f" (SELECT c.key, s.{field} FROM temp.changed c JOIN spool.principal s ON s.pid = c.key)",
+            f" (SELECT c.key, s.{field} FROM temp.changed c CROSS JOIN spool.principal s ON s.pid = c.key)",
             (directory, field),
         )
     db.execute("DELETE FROM former WHERE directory_id = ? AND pid IN (SELECT key FROM temp.gone)", (directory,))
@@ -63,7 +65,7 @@ def hand_over(db: sqlite3.Connection, directory: int, *, now: float) -> None:
         (directory, now, now),
     )
     ended = (
-        f"member WHERE directory_id = {directory:d} AND on_call"
+        f"member INDEXED BY member_on_call WHERE directory_id = {directory:d} AND on_call"
         " AND (group_pid, member_pid) NOT IN (SELECT group_pid, member_pid FROM temp.on_call)"
     )
     begun = (
