@@ -61,8 +61,8 @@ def test_each_problem_has_its_error(world: World) -> None:
 def test_a_connection_that_ended_is_opened_again(world: World) -> None:
     with Owners(world.folder / "s") as owners:
         owners.get("r1")
-        assert owners._connection.sock
-        owners._connection.sock.shutdown(socket.SHUT_RDWR)
+        assert owners._connection._socket
+        owners._connection._socket.shutdown(socket.SHUT_RDWR)
         assert owners.get("r2")["resource"]["id"] == "r2"
 
 
@@ -79,13 +79,10 @@ def test_nobody_or_a_stranger_answers(tmp_path: Path) -> None:
         connection.sendall(content)
         connection.close()
 
-    for content, error in (
-        (b"SSH-2.0-OpenSSH\r\n", NotRunning),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", OwnerdError),
-    ):
+    for content in (b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"):
         thread = threading.Thread(target=answer, args=(content,))
         thread.start()
-        with pytest.raises(error), Owners(tmp_path / "s") as owners:
+        with pytest.raises(OwnerdError, match="no answer of ownerd's"), Owners(tmp_path / "s") as owners:
             owners.get("x")
         thread.join()
     listening.close()
@@ -97,7 +94,7 @@ def test_who_may_ask_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     def refuse(_self: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("daemon.client._UnixConnection.connect", refuse)
+    monkeypatch.setattr("daemon.client.wire.Connection._connect", refuse)
     (tmp_path / "s").touch()
     group = grp.getgrgid((tmp_path / "s").stat().st_gid).gr_name
     with pytest.raises(NotRunning, match="permission denied") as caught:

@@ -1,0 +1,238 @@
+"""Lookups in the file itself, for a program that may read it: no server, no socket, no waiting.
+
+The answers are the server's: the same rows, the same bytes, the same rules for what has no answer. What is `stale`
+goes by the caller's clock.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, cast
+
+from daemon import problems
+from daemon.client.problems import LookupProblem, bad_request, check_ids, problem_of
+from daemon.client.values import Answer, Member
+from daemon.errors import DatabaseUnusable
+from daemon.matching import resource_key
+from daemon.store.direct import MOST, DirectReader
+from daemon.store.lookups import Age, Row
+
+_decode = json.JSONDecoder().raw_decode
+_FORBIDDEN = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}
+"""What SQLite says where this process may not read: that is for its operator to mend, not to be waited for."""
+
+
+class DirectOwners:
+    """Lookups in `ownerd.db`, read-only.
+
+    Never in the writer's way: no transaction is held between two calls. Threads may share it, and take turns; who asks
+    in parallel has one for each thread. After a fork, the child opens the file anew.
+
+    `mmap`: bytes of the file to map into memory; twice as fast at random ids, but then an I/O error of the disk, or a
+    file that somebody cuts short, ends the process with SIGBUS in place of an exception (https://www.sqlite.org/mmap.html).
+    `clock`: seconds since the epoch.
+
+    Lists (`/v1/resources`, …) are the socket's.
+    """
+
+    def __init__(self, database: str | Path, *, mmap: int = 0, clock: Callable[[], float] = time.time) -> None:
+        self.path = Path(database)
+        self._reader = DirectReader(self.path, mmap)
+        self._clock = clock
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; the next call opens it again."""
+        with self._lock:
+            self._reader.close()
+
+    def get(
+        self, resource: str, integration: str | None = None, *, members: bool = False, max_age: int | None = None
+    ) -> Answer:
+        """Who owns a resource; see `Owners.get`. DatabaseUnusable if this process or this version cannot read it."""
+        if not resource:
+            raise bad_request('the parameter "resource" is missing')
+        try:
+            key = resource_key(resource)
+            with self._lock:
+                if integration is None and not members and max_age is None:
+                    plain = None
+                    with suppress(sqlite3.Error, DatabaseUnusable):  # the long way says what is the matter
+                        plain = self._reader.plain(key)
+                    if plain is not None:
+                        return _answer(*plain, self._clock())
+                _check_age(max_age)
+                with self._generation():
+                    return self._get(resource, key, integration, max_age, members=members)
+        except UnicodeEncodeError as error:
+            raise bad_request(f"{resource!r} is not Unicode text") from error
+
+    def _get(self, resource: str, key: str, integration: str | None, max_age: int | None, *, members: bool) -> Answer:
+        row, age = self._choose(resource, key, self._reader.rows([key]), integration)
+        now = self._clock()
+        _check_old(resource, age, now, max_age)
+        answer = _answer(row.head, age, now)
+        if members:
+            for owner in answer["owners"]:
+                found = self._reader.members(owner["directory"], f"{owner['kind']}:{owner['id']}", now)
+                owner["members"] = [Member(id=i, email=email, name=name) for i, email, name in found]
+        return answer
+
+    def get_many(self, resources: Sequence[str], *, max_age: int | None = None) -> list[Answer | LookupProblem]:
+        """Who owns many resources, in the order asked; a problem in the place of each that has no answer."""
+        check_ids(resources)
+        _check_age(max_age)
+        found: list[Answer | LookupProblem] = []
+        for start in range(0, len(resources), MOST):
+            with self._lock:
+                found += self._many(resources[start : start + MOST], max_age)
+        return found
+
+    def _many(self, resources: Sequence[str], max_age: int | None) -> list[Answer | LookupProblem]:
+        keys = [resource_key(r) if r[0] == "/" else r for r in resources]
+        found: dict[str, list[Row]] = {}
+        known: list[str] = []
+        heads: list[bytes] = []
+        ages: list[Age] = []
+        refused: dict[int, LookupProblem] = {}
+        with self._generation():
+            now, age_of = self._clock(), self._reader.age
+            for row in self._reader.rows(keys):
+                found.setdefault(row.key, []).append(row)
+            for place, (resource, key) in enumerate(zip(resources, keys, strict=True)):
+                rows = found.get(key, ())
+                try:
+                    if len(rows) == 1 and not rows[0].waiting:
+                        row, age = rows[0], age_of(rows[0].freshness_id)
+                    else:
+                        row, age = self._choose(resource, key, rows, None)
+                    if max_age is not None:
+                        _check_old(resource, age, now, max_age)
+                except LookupProblem as problem:
+                    refused[place] = problem
+                else:
+                    known.append(resource)
+                    heads.append(row.head)
+                    ages.append(age)
+        answers = _answers(known, heads, ages, now)
+        for place, why in refused.items():  # from the first on: each comes to stand where it was asked
+            answers.insert(place, why)
+        return answers
+
+    # --- which row, and why there is none -----------------------------------------------------------------------------
+
+    def _choose(self, resource: str, key: str, rows: Sequence[Row], integration: str | None) -> tuple[Row, Age]:
+        """The row that counts, and its ages. LookupProblem if there is none, or if several do not agree."""
+        sources = self._reader.sources
+        if integration is not None:
+            wanted = {s.id for s in sources.values() if s.name == integration and s.role == "integration"}
+            if not wanted:
+                raise problem_of(problems.no_integration(integration))
+            rows = [row for row in rows if row.source_id in wanted]
+        if not rows:
+            superseded = self._reader.superseded
+            raise problem_of(problems.absent(resource, key, integration, sources.values(), superseded=superseded))
+        if len(rows) > 1 and not self._reader.agree([row.outcome_id for row in rows]):
+            raise problem_of(problems.ambiguous(resource, [sources[row.source_id].name for row in rows]))
+        row = min(rows, key=lambda row: sources[row.source_id].position)
+        if row.waiting:
+            raise problem_of(problems.waits(resource, sources[row.source_id].name, sources.values()))
+        return row, self._reader.age(row.freshness_id)
+
+    @contextmanager
+    def _generation(self) -> Iterator[None]:
+        """`DirectReader.generation`, with the server's words for what cannot be read."""
+        try:
+            with self._reader.generation():
+                yield
+        except DatabaseUnusable as error:
+            cause = error.__cause__
+            if isinstance(cause, FileNotFoundError):
+                raise problem_of(problems.body("not-yet-known", f"{error.message}; {error.remedy}")) from error
+            if isinstance(cause, sqlite3.DatabaseError) and cause.sqlite_errorcode & 0xFF not in _FORBIDDEN:
+                raise problem_of(problems.body("unavailable", f"{error.message}; {error.remedy}")) from error
+            raise
+        except sqlite3.DatabaseError as error:
+            self._reader.failed()
+            raise problem_of(problems.body("unavailable", f"the database cannot be read: {error}")) from error
+
+
+def _answer(head: bytes, age: Age, now: float) -> Answer:
+    """An owner row as an answer. LookupProblem if it is none: the file is damaged where SQLite cannot see it."""
+    try:
+        answer: dict[str, Any] = _decode(f"{head.decode()}}}")[0]
+        answer.update(_tails(age)[now > age.stale_from])
+    except (ValueError, AttributeError) as error:
+        raise _garbled() from error
+    return cast("Answer", answer)
+
+
+def _answers(
+    resources: Sequence[str], heads: Sequence[bytes], ages: Sequence[Age], now: float
+) -> list[Answer | LookupProblem]:
+    """Owner rows as answers, decoded together: that takes half of the time.
+
+    Each is looked at whether it is about its resource: if the file is damaged, one row might hold two, or none.
+    """
+    with suppress(ValueError, TypeError, LookupError, AttributeError):
+        answers = _decode(f"[{b'},'.join(heads).decode()}}}]")[0] if heads else []
+        if all(map(_is_about, answers, resources)):
+            for answer, age in zip(answers, ages, strict=True):
+                answer.update(_tails(age)[now > age.stale_from])
+            return list(answers)
+    if len(heads) == 1:
+        return [_garbled()]
+    return [_answers([r], [h], [a], now)[0] for r, h, a in zip(resources, heads, ages, strict=True)]
+
+
+def _is_about(answer: Answer, resource: str) -> bool:
+    about = answer["resource"]["id"]
+    return about == resource or resource_key(about) == resource_key(resource)
+
+
+def _garbled() -> LookupProblem:
+    return problem_of(problems.body("unavailable", "the database cannot be read: a row is no answer"))
+
+
+@lru_cache(1024)  # there are few ages, and many answers
+def _tails(age: Age) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The members that tell ages, while it is fresh, and when it is stale."""
+    fresh: dict[str, Any] = {
+        "resource_seen_at": _rfc3339(age.resource_seen_at),
+        "owners_seen_at": _rfc3339(age.owners_seen_at),
+        "stale": False,
+    }
+    if age.valid_until is not None:
+        fresh["valid_until"] = _rfc3339(age.valid_until)
+    return fresh, {**fresh, "stale": True}
+
+
+def _rfc3339(at: float | None) -> str | None:
+    return None if at is None else datetime.fromtimestamp(int(at), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _check_age(max_age: int | None) -> None:
+    if max_age is not None and (type(max_age) is not int or max_age < 0):
+        raise bad_request("Cache-Control: max-age takes a whole number of seconds")
+
+
+def _check_old(resource: str, age: Age, now: float, max_age: int | None) -> None:
+    if max_age is not None and now - age.oldest > max_age:
+        raise problem_of(problems.too_old(resource, now - age.oldest, max_age))

@@ -1,0 +1,191 @@
+"""Lookups over the socket."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import quote, urlencode
+
+from daemon.client.problems import LookupProblem, bad_request, check_ids, problem_of
+from daemon.client.values import Answer, Row
+from daemon.client.wire import Connection
+from daemon.errors import OwnerdError
+from daemon.matching import resource_key
+
+if TYPE_CHECKING:
+    from daemon.client.direct import DirectOwners
+
+_MOST = 1000
+_SAFE = "-._~!$'()*,;=:@/?"
+_AS_IT_IS = re.compile(rf"[A-Za-z0-9{re.escape(_SAFE)}]+")
+"""What a query's value may hold as it is (RFC 3986, 3.4): most ids, and quoting costs more than looking."""
+_HOST = "Host: localhost\r\n"
+
+
+class Rows:
+    """The rows of a list, read as they are asked for. `next`: at the end, the cursor of what was left out, or None."""
+
+    def __init__(self, pages: Generator[Row, None, str | None]) -> None:
+        self._pages = pages
+        self.next: str | None = None
+
+    def __iter__(self) -> Iterator[Row]:
+        self.next = yield from self._pages
+
+
+class Owners:
+    """Lookups over one connection, which is kept. `timeout`: seconds for one call.
+
+    Threads may share it, and take turns; who asks in parallel has one for each thread.
+    """
+
+    def __init__(self, path: str | Path, *, timeout: float = 10.0) -> None:
+        self.path = Path(path)
+        self._connection = Connection(self.path, timeout)
+        self._lock = threading.Lock()
+
+    @staticmethod
+    def direct(database: str | Path, *, mmap: int = 0, clock: Callable[[], float] | None = None) -> DirectOwners:
+        """Lookups in the file itself, `ownerd.db`: see `daemon.client.direct.DirectOwners`."""
+        from daemon.client.direct import DirectOwners
+
+        return DirectOwners(database, mmap=mmap, **({} if clock is None else {"clock": clock}))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; the next call opens it again."""
+        with self._lock:
+            self._connection.close()
+
+    def get(
+        self, resource: str, integration: str | None = None, *, members: bool = False, max_age: int | None = None
+    ) -> Answer:
+        """Who owns a resource: an answer of docs/api.md."""
+        target = f"/v1/owner?resource={_quoted(resource)}"
+        if integration is not None:
+            target += f"&integration={_quoted(integration)}"
+        if members:
+            target += "&expand=members"
+        try:
+            answer: Answer = self._told(self.call("GET", target, headers=_age(max_age)), "owners", "resource")
+        except LookupProblem as problem:
+            self._check(resource, problem.body)
+            raise
+        self._check(resource, answer)
+        return answer
+
+    def get_many(self, resources: Sequence[str], *, max_age: int | None = None) -> list[Answer | LookupProblem]:
+        """Who owns many resources, in the order asked; a problem in the place of each that has no answer."""
+        check_ids(resources)
+        found: list[Answer | LookupProblem] = []
+        for start in range(0, len(resources), _MOST):
+            asked = list(resources[start : start + _MOST])
+            told = self.call("POST", "/v1/owners", {"resources": asked}, headers=_age(max_age))
+            told = self._told(told, "answers")["answers"]
+            if not isinstance(told, list) or len(told) != len(asked):
+                raise self._connection.stranger()
+            for resource, answer in zip(asked, told, strict=True):
+                self._check(resource, answer)
+                found.append(answer if "owners" in answer else problem_of(answer))
+        return found
+
+    def _check(self, resource: str, told: Any) -> None:
+        """That this is about the resource that was asked for: a wrong owner is worse than none."""
+        about = told.get("resource") if isinstance(told, dict) else self
+        if isinstance(about, dict):
+            about = about.get("id")
+        if about == resource or (about is None and "owners" not in told):
+            return
+        if not isinstance(about, str) or resource_key(about) != resource_key(resource):
+            raise self._connection.stranger("it is about another resource")
+
+    def pages(self, page: str, name: str, most: int | None = None, **query: str | None) -> Rows:
+        """The rows of a list (`/v1/resources`, `resources`), page by page, to its end or to `most`."""
+        return Rows(self._pages(page, name, most, {key: value for key, value in query.items() if value is not None}))
+
+    def _pages(self, page: str, name: str, most: int | None, asked: dict[str, str]) -> Generator[Row, None, str | None]:
+        left = most
+        while True:
+            asked["limit"] = str(_MOST if left is None else min(left, _MOST))
+            told = self._told(self.call("GET", _target(page, asked)), name, "next")
+            yield from told[name]
+            left = None if left is None else left - len(told[name])
+            cursor: str | None = told["next"]
+            if cursor is None or (left is not None and left <= 0):
+                return cursor
+            asked["after" if name == "changes" else "cursor"] = cursor
+
+    def call(self, method: str, target: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
+        """Any call of the socket: the JSON that it answers. NotRunning if nobody does.
+
+        LookupProblem for what is not an answer. `target` is percent-encoded.
+        """
+        status, content = self._exchange(_request(method, target, body, headers or {}))
+        try:
+            told = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise self._connection.stranger() from error
+        if status != 200:
+            raise problem_of(self._told(told, "type"))
+        return told
+
+    def _exchange(self, request: bytes) -> tuple[int, bytes]:
+        with self._lock:
+            return self._connection.exchange(request)
+
+    def _told(self, told: Any, *names: str) -> Any:
+        """An object, if it has these members."""
+        if not isinstance(told, dict) or not all(name in told for name in names):
+            raise self._stranger()
+        return told
+
+    def _stranger(self) -> OwnerdError:
+        return self._connection.stranger()
+
+
+def _request(method: str, target: str, body: Any, headers: Mapping[str, str]) -> bytes:
+    """The bytes of a request. ValueError for what would end its line: it would be another request."""
+    head = f"{method} {target} HTTP/1.1\r\n{_HOST}"
+    for name, value in headers.items():
+        head += f"{name}: {value}\r\n"
+    if body is None:
+        raw = b""
+    else:
+        raw = json.dumps(body, separators=(",", ":")).encode()
+        head += f"Content-Type: application/json\r\nContent-Length: {len(raw)}\r\n"
+    lines = 2 + len(headers) + (0 if body is None else 2)
+    if not head.isascii() or head.count("\n") != lines or head.count("\r") != lines or target.count(" "):
+        raise ValueError("a method, target or header is not ASCII, or has a space or line break: percent-encode it")
+    return f"{head}\r\n".encode("ascii") + raw
+
+
+def _age(max_age: int | None) -> dict[str, str]:
+    return {} if max_age is None else {"Cache-Control": f"max-age={max_age}"}
+
+
+def _quoted(text: str) -> str:
+    if _AS_IT_IS.fullmatch(text):
+        return text
+    try:
+        return quote(text, safe=_SAFE)
+    except UnicodeEncodeError as error:
+        raise bad_request(f"{text!r} is not Unicode text") from error
+
+
+def _target(page: str, query: Mapping[str, str]) -> str:
+    try:
+        return f"{page}?{urlencode(query)}"
+    except UnicodeEncodeError as error:
+        raise bad_request(f"{error.object!r} is not Unicode text") from error
