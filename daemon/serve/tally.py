@@ -48,14 +48,14 @@ class Tally:
         os.close(descriptor)
         # One aligned word each: read and written at once, never in parts.
         self._words = memoryview(self._map).cast("Q")
-        self._own: tuple[Counter[str], ...] = ()
+        self._own = [Counter(before) for before in self._read(slot)]
         self._lock = threading.Lock()
 
     def count(self, lookups: Counter[str], connections: Counter[str]) -> None:
         """Share these counters, which begin with what the slot has."""
-        self._own = (lookups, connections)
-        for own, before in zip(self._own, self._read(self.slot), strict=True):
+        for own, before in zip((lookups, connections), self._own, strict=True):
             own.update(before)
+        self._own = [lookups, connections]
 
     def write(self) -> None:
         """Let the others see this worker's counters."""

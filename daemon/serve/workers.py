@@ -32,6 +32,8 @@ log = structlog.get_logger()
 
 _LOOKS = 8
 """Looks at the workers in the time that the service manager allows between two signs of life."""
+_STARTING = 60.0
+"""Seconds that a worker has to begin, at the least."""
 
 
 class Signs:
@@ -43,28 +45,36 @@ class Signs:
         self.warned = False
         self._allowed = allowed
         self._fed = float("-inf")
+        self._begun = False
         self._since: float | None = None
 
     def begin(self, now: float) -> None:
-        """A new process takes its place: it has the time allowed from now on."""
+        """A new process takes its place."""
+        self._begun = False
+        self.excuse(now)
+
+    def excuse(self, now: float) -> None:
+        """Its time counts from now on."""
         self._since, self.warned = now, False
 
     def hear(self, message: bytes, now: float) -> None:
         """It says something: sd_notify(3)."""
         lines = message.split(b"\n")
+        self._begun = True
         if b"READY=1" in lines:
             self.ready = True
         if b"WATCHDOG=1" in lines:
             self._fed = now
-            self.begin(now)
+            self.excuse(now)
 
     def alive(self, now: float) -> bool:
         """Whether it has given a sign of life within the time allowed. A process that has only begun has not."""
         return now - self._fed <= self._allowed
 
     def silent(self, now: float) -> bool:
-        """Whether it had the time allowed, and gave none."""
-        return self._since is not None and now - self._since > self._allowed
+        """Whether it had the time allowed, and gave none. To begin, it has no less than a minute."""
+        allowed = self._allowed if self._begun else max(self._allowed, _STARTING)
+        return self._since is not None and now - self._since > allowed
 
 
 class Worker(Supervised):
@@ -127,8 +137,8 @@ class Worker(Supervised):
         number = signal.SIGKILL if self.signs.warned else signal.SIGABRT
         log.error("worker.silent", worker=self.number, pid=self.pid, signal=number.name)
         self.signs.warned = True
+        self.send(signal.SIGCONT)  # a process that is stopped takes no other signal but SIGKILL
         self.send(number)
-        self.send(signal.SIGCONT)  # a process that is stopped takes no other signal
 
     def close(self) -> None:
         """Listen no more."""
@@ -144,6 +154,7 @@ class Workers:
         self._ready = False
         half = watchdog_interval()
         self._between_looks = None if half is None else 2 * half / _LOOKS
+        self._looked = time.monotonic()
 
     async def keep(self) -> int:
         """Keep them running until SIGTERM or SIGINT; the exit code."""
@@ -176,23 +187,24 @@ class Workers:
             notify("READY=1")
 
     async def _watch(self) -> None:
-        """Feed the service manager's watchdog while every worker feeds its own; end those that do not."""
-        if self._between_looks is None:
-            return
-        looked = time.monotonic()
-        while True:
+        while self._between_looks is not None:
             await asyncio.sleep(self._between_looks)
-            now = time.monotonic()
-            late = now - looked > 2 * self._between_looks
-            looked = now
-            for worker in self._workers:
-                worker.listen()
-                if late and worker.pid is not None and not worker.signs.warned:
-                    worker.signs.begin(now)  # this process stood still; so may they have
-                if worker.pid is not None and worker.signs.silent(now):
-                    worker.end_silent()
-            if all(worker.signs.alive(now) for worker in self._workers):
-                notify("WATCHDOG=1")
+            self.look(time.monotonic(), self._between_looks)
+
+    def look(self, now: float, every: float) -> None:
+        """Feed the service manager's watchdog if every worker feeds its own; end those that do not."""
+        late = now - self._looked > 2 * every
+        self._looked = now
+        for worker in self._workers:
+            worker.listen()
+            if worker.pid is None:
+                continue
+            if late and not worker.signs.warned:
+                worker.signs.excuse(now)  # this process stood still; so may they have
+            if worker.signs.silent(now):
+                worker.end_silent()
+        if all(worker.signs.alive(now) for worker in self._workers):
+            notify("WATCHDOG=1")
 
 
 def serve(settings: Settings) -> int:
