@@ -47,9 +47,11 @@ class Manager:
         self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notify.bind(str(site.folder / "notify"))
         self._notify.settimeout(60)
+        self.more: dict[str, str] = {}
+        """Further environment."""
         self.process: subprocess.Popen[bytes]
 
-    def start(self) -> None:
+    def launch(self) -> None:
         number = self._listening.fileno()
         with self._site.log("serve").open("ab") as log:
             self.process = subprocess.Popen(
@@ -61,9 +63,12 @@ class Manager:
                     *command("serve", "--config", str(self._site.config))[1:],
                 ],
                 pass_fds=[number],
-                env=environment(LISTEN_FDS="1", NOTIFY_SOCKET=str(self._site.folder / "notify")),
+                env=environment(LISTEN_FDS="1", NOTIFY_SOCKET=str(self._site.folder / "notify"), **self.more),
                 stderr=log,
             )
+
+    def start(self) -> None:
+        self.launch()
         while self._notify.recv(100) != b"READY=1":
             pass
 

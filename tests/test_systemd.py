@@ -56,6 +56,32 @@ def test_the_server_has_no_network_and_no_credentials() -> None:
     assert "PrivateUsers" not in text, "it would hide who asks"
 
 
+def test_the_server_may_do_what_workers_need() -> None:
+    """Sockets and a file in memory to hear of them and count with them; signals and processes; a folder of its own."""
+    text = (UNITS / "ownerd.service").read_text()
+    settings = dict(line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#"))
+    filters = re.findall(r"^SystemCallFilter=(.*)$", text, re.MULTILINE)
+    allowed: set[str] = set()
+    for line in filters:
+        for name in line.removeprefix("~").split():
+            calls = _calls(name)
+            allowed = allowed - calls if line.startswith("~") else allowed | calls
+    assert {"memfd_create", "ftruncate", "mmap", "socket", "bind", "kill", "execve", "prctl", "wait4"} <= allowed
+    assert "setrlimit" not in allowed, "the filter is read as systemd reads it"
+    assert "AF_UNIX" in settings["RestrictAddressFamilies"].split()
+    assert settings["PrivateTmp"] == "yes"
+    assert "NotifyAccess" not in settings, "the workers speak to their parent only"
+
+
+def _calls(name: str) -> set[str]:
+    """The system calls of a set of systemd's, with those of the sets in it."""
+    if not name.startswith("@"):
+        return {name}
+    done = subprocess.run(["systemd-analyze", "syscall-filter", name], capture_output=True, text=True, check=True)
+    found = {word for line in done.stdout.splitlines()[1:] if (word := line.strip()) and word[0] != "#"}
+    return {call for word in found for call in _calls(word)}
+
+
 def test_the_user_and_the_directories(tmp_path: Path) -> None:
     """systemd takes the user's and the directories' files, and makes of them what docs/deploy.md says."""
     if os.geteuid() != 0 or not shutil.which("systemd-sysusers") or not shutil.which("systemd-tmpfiles"):
