@@ -15,7 +15,6 @@ from daemon.client.problems import LookupProblem, bad_request, check_ids, proble
 from daemon.client.values import Answer, Row
 from daemon.client.wire import Connection
 from daemon.errors import OwnerdError
-from daemon.matching import resource_key
 
 if TYPE_CHECKING:
     from daemon.client.direct import DirectOwners
@@ -78,12 +77,7 @@ class Owners:
             target += f"&integration={_quoted(integration)}"
         if members:
             target += "&expand=members"
-        try:
-            answer: Answer = self._told(self.call("GET", target, headers=_age(max_age)), "owners", "resource")
-        except LookupProblem as problem:
-            self._check(resource, problem.body)
-            raise
-        self._check(resource, answer)
+        answer: Answer = self._told(self.call("GET", target, headers=_age(max_age)), "owners")
         return answer
 
     def get_many(self, resources: Sequence[str], *, max_age: int | None = None) -> list[Answer | LookupProblem]:
@@ -95,21 +89,9 @@ class Owners:
             told = self.call("POST", "/v1/owners", {"resources": asked}, headers=_age(max_age))
             told = self._told(told, "answers")["answers"]
             if not isinstance(told, list) or len(told) != len(asked):
-                raise self._connection.stranger()
-            for resource, answer in zip(asked, told, strict=True):
-                self._check(resource, answer)
-                found.append(answer if "owners" in answer else problem_of(answer))
+                raise self._stranger()
+            found += [answer if "resource" in answer and "owners" in answer else problem_of(answer) for answer in told]
         return found
-
-    def _check(self, resource: str, told: Any) -> None:
-        """That this is about the resource that was asked for: a wrong owner is worse than none."""
-        about = told.get("resource") if isinstance(told, dict) else self
-        if isinstance(about, dict):
-            about = about.get("id")
-        if about == resource or (about is None and "owners" not in told):
-            return
-        if not isinstance(about, str) or resource_key(about) != resource_key(resource):
-            raise self._connection.stranger("it is about another resource")
 
     def pages(self, page: str, name: str, most: int | None = None, **query: str | None) -> Rows:
         """The rows of a list (`/v1/resources`, `resources`), page by page, to its end or to `most`."""
@@ -136,7 +118,7 @@ class Owners:
         try:
             told = json.loads(content)
         except (ValueError, RecursionError) as error:
-            raise self._connection.stranger() from error
+            raise self._stranger() from error
         if status != 200:
             raise problem_of(self._told(told, "type"))
         return told

@@ -12,6 +12,7 @@ import grp
 import os
 import re
 import socket
+import struct
 import time
 from pathlib import Path
 
@@ -40,6 +41,8 @@ class Connection:
     """
 
     def __init__(self, path: Path, timeout: float) -> None:
+        if timeout <= 0:
+            raise ValueError("a timeout is more than 0 seconds")
         self.path = path
         self.timeout = timeout
         self._socket: socket.socket | None = None
@@ -54,7 +57,7 @@ class Connection:
 
     def exchange(self, request: bytes) -> tuple[int, bytes]:
         """Status and body of the answer. NotRunning if nobody answers, OwnerdError if it is no answer of ownerd's."""
-        if self._pid != os.getpid():
+        if self._pid != os.getpid() or not self._is_quiet():
             self.close()
             self._pid = os.getpid()
         kept = self._socket is not None
@@ -90,10 +93,25 @@ class Connection:
             remedy="check that the path is that of ownerd.sock, not control.sock or another service's",
         )
 
+    def _is_quiet(self) -> bool:
+        """Whether nothing has come since the last answer: neither the end, nor what would be taken for the next."""
+        if self._socket is None:
+            return True
+        try:
+            self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return False
+
     def _connect(self) -> socket.socket:
         made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            made.settimeout(self.timeout)
+            # The kernel's time-outs: Python's own cost a call of poll() before each of send() and recv().
+            made.setblocking(True)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _interval(self.timeout))
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _interval(self.timeout))
             made.connect(str(self.path))
         except BaseException:
             made.close()
@@ -137,14 +155,14 @@ class Connection:
         if closing:
             self.close()
         elif slow:
-            connection.settimeout(self.timeout)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _interval(self.timeout))
         return status, body
 
     def _more(self, connection: socket.socket, into: memoryview, deadline: float) -> int:
         left = deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError
-        connection.settimeout(left)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _interval(left))
         got = connection.recv_into(into)
         if not got:
             raise ConnectionResetError("the connection ended in the middle of an answer")
@@ -158,7 +176,7 @@ class Connection:
             )
         if isinstance(error, PermissionError):
             return NotRunning(f"{path}: permission denied", remedy=_who_may(path))
-        if isinstance(error, TimeoutError):
+        if isinstance(error, TimeoutError | BlockingIOError):
             return NotRunning(
                 f"{path}: no answer in {self.timeout:g} s",
                 remedy="see whether it works: `systemctl status ownerd`, `journalctl -u ownerd`",
@@ -168,6 +186,12 @@ class Connection:
             return NotRunning(f"{path}: {why}", remedy="it may be restarting: try again")
         why = error.strerror or str(error) or type(error).__name__
         return NotRunning(f"{path}: {why}", remedy="check that the path is that of ownerd's socket")
+
+
+def _interval(seconds: float) -> bytes:
+    """A `struct timeval`; at least a microsecond, since none means for ever."""
+    microseconds = max(1, round(seconds * 1e6))
+    return struct.pack("@ll", *divmod(microseconds, 1_000_000))
 
 
 def _read_head(head: bytes) -> tuple[int, int, bool]:
