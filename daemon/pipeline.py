@@ -25,7 +25,7 @@ from daemon.held import Examples, HeldSnapshots, told
 from daemon.rule import Rule
 from daemon.rules import Rules
 from daemon.spool import bring_up_to_date
-from daemon.store import claims, directory, findings, merge, pending, publish, sources, turning
+from daemon.store import claims, directory, findings, merge, pending, publish, room, sources, turning
 from daemon.store.claims import Claims
 from daemon.store.directory import SqlDirectories
 from daemon.store.findings import Transition
@@ -363,11 +363,12 @@ class Store:
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         try:
-            self._db.execute("BEGIN IMMEDIATE")
-            merge.clear(self._db)
-            yield
-            merge.clear(self._db)
-            self._db.execute("COMMIT")
+            with room.to_publish(self._db):
+                self._db.execute("BEGIN IMMEDIATE")
+                merge.clear(self._db)
+                yield
+                merge.clear(self._db)
+                self._db.execute("COMMIT")
         except BaseException as error:
             with suppress(sqlite3.Error):  # what failed is told, not what came of it
                 if self._db.in_transaction:

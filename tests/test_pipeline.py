@@ -15,6 +15,7 @@ from connectors.values import Kind, Members, Principal, Ref, Shift
 from daemon.errors import WriterBusy
 from daemon.pipeline import Store
 from daemon.spool import SpoolWriter
+from daemon.store import room
 from tests.harness import World, configuration, group, integration, members, owned_by, resource, team, user
 
 PEOPLE = [*team("team-a", "ada"), *team("Team B", "bob"), *team("platform", "pia")]
@@ -482,3 +483,17 @@ def test_memberships_move_between_scopes_and_go(tmp_path: Path) -> None:
     world.run_scopes("corp", {"one": [*people, members("g", "bob")], "two": [on_call]})
     assert world.query(found) == [("group:g", "user:bob", "one", 0), ("schedule:rota", "user:ada", "two", 1)]
     world.close()
+
+
+def test_memory_is_given_back_after_a_publish(world: World) -> None:
+    """Whether it succeeds or fails; what it may keep meanwhile is bounded."""
+
+    def kept() -> int:
+        return world.store._db.execute("PRAGMA cache_size").fetchone()[0]
+
+    world.run("corp", *PEOPLE)
+    assert kept() == -room.IDLE // 1024
+    with pytest.raises(RuntimeError), world.store._transaction():
+        assert kept() == -room.PUBLISHING // 1024
+        raise RuntimeError
+    assert kept() == -room.IDLE // 1024

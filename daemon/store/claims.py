@@ -7,9 +7,9 @@ change in a directory is followed to the claims it bears on, and from those to t
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -36,8 +36,10 @@ from daemon.store.outcomes import Outcomes
 NO_TAG = -1
 INTEGRATION_OWNER = -2
 _CHUNK = 5000
-_CACHED = 100_000
+_CACHED = 50_000
 _LONGEST_CHAIN = 64
+_JUDGED = "c.id, c.rule, c.ambiguous, c.key, c.value, c.outcome_id, c.inherited_outcome_id, c.directories, c.schedules"
+"""A claim, and from the sixth on what it said when it was judged last: NULL if it never was."""
 
 
 class _Row(NamedTuple):
@@ -245,8 +247,8 @@ class Claims:
         """Judge every claim in `temp.dirty_claim` that is this integration's; mark the rows it changes to render."""
         fallback_id = self._fallback_claim()
         dirty = self._db.execute(
-            "SELECT c.id, c.rule, c.ambiguous, c.key, c.value, c.outcome_id, c.inherited_outcome_id"
-            " FROM temp.dirty_claim d JOIN claim c ON c.id = d.claim_id WHERE c.source_id = ? AND c.id != ?",
+            f"SELECT {_JUDGED} FROM temp.dirty_claim d CROSS JOIN claim c ON c.id = d.claim_id"
+            " WHERE c.source_id = ? AND c.id != ?",
             (self._source, fallback_id),
         )
         fallback_is_new = self._judge_fallback(fallback_id)
@@ -255,8 +257,9 @@ class Claims:
             for claim_id, rule, ambiguous, key, value, *old in rows:
                 claim = None if rule == NO_TAG else Claim(rule, key, value, bool(ambiguous))
                 verdict = self._verdict(claim)
-                self._record(claim_id, key, verdict)
-                self._conclude(claim_id, claim, verdict, fallback, (old[0], old[1]))
+                found = [(f.reason, key, f.value) for f in verdict.findings]
+                self._record_findings(claim_id, found, first=old[0] is None)
+                self._conclude(claim_id, claim, verdict, fallback, tuple(old))
         if fallback_is_new:
             self._reconclude(fallback_id, fallback)
 
@@ -265,20 +268,16 @@ class Claims:
             return Verdict(reason=Reason.TAG_MISSING)
         return judge(claim, self._rules.resource_owner[claim.rule], self._directories)
 
-    def _record(self, claim_id: int, key: str, verdict: Verdict) -> None:
-        self._db.execute(
-            "UPDATE claim SET owners = ?, reason = ? WHERE id = ?",
-            (orjson.dumps([tuple(o) for o in verdict.owners]).decode(), verdict.reason, claim_id),
-        )
-        self._record_findings(claim_id, [(f.reason, key, f.value) for f in verdict.findings])
-
-    def _record_findings(self, claim_id: int, findings: Iterable[tuple[str, str, str]]) -> None:
-        self._db.execute(
-            "INSERT OR IGNORE INTO temp.touched_finding"
-            " SELECT source_id, kind, key, value FROM claim_finding WHERE claim_id = ?",
-            (claim_id,),
-        )
-        self._db.execute("DELETE FROM claim_finding WHERE claim_id = ?", (claim_id,))
+    def _record_findings(self, claim_id: int, findings: Sequence[tuple[str, str, str]], *, first: bool = False) -> None:
+        if not first:
+            self._db.execute(
+                "INSERT OR IGNORE INTO temp.touched_finding"
+                " SELECT source_id, kind, key, value FROM claim_finding WHERE claim_id = ?",
+                (claim_id,),
+            )
+            self._db.execute("DELETE FROM claim_finding WHERE claim_id = ?", (claim_id,))
+        if not findings:
+            return
         rows = [(self._source, str(kind), key, value) for kind, key, value in findings]
         self._db.executemany("INSERT OR IGNORE INTO temp.touched_finding VALUES (?, ?, ?, ?)", rows)
         self._db.executemany(
@@ -312,9 +311,12 @@ class Claims:
         claim: Claim | None,
         verdict: Verdict,
         fallback: Verdict,
-        old: tuple[int | None, int | None],
+        old: tuple[Any, ...],
     ) -> None:
-        """Put verdict and fallback together: the outcome of the rows that have the tag, and of their heirs."""
+        """Put verdict and fallback together: the outcome of the rows that have the tag, and of their heirs.
+
+        `old`: what the claim said before, as in `_JUDGED`.
+        """
         concerned = set() if claim is None else {self._rules.resource_owner[claim.rule].directory}
         schedules = self._schedules_of(claim)
         if verdict.reason is not None and verdict.reason is not Reason.DIRECTORY_NEVER_SYNCED:
@@ -323,17 +325,17 @@ class Claims:
         new = (
             self._outcomes.intern(verdict, fallback, inherited=False),
             self._outcomes.intern(verdict, fallback, inherited=True),
-        )
-        rests_on = (
             orjson.dumps(sorted(self._directories.ids[name] for name in concerned)).decode(),
             orjson.dumps(sorted(schedules)).decode(),
         )
-        rested_on = self._db.execute("SELECT directories, schedules FROM claim WHERE id = ?", (claim_id,)).fetchone()
+        owners = orjson.dumps([tuple(o) for o in verdict.owners]).decode()
         self._db.execute(
-            "UPDATE claim SET outcome_id = ?, inherited_outcome_id = ?, directories = ?, schedules = ? WHERE id = ?",
-            (*new, *rests_on, claim_id),
+            "UPDATE claim SET outcome_id = ?, inherited_outcome_id = ?, directories = ?, schedules = ?, owners = ?,"
+            " reason = ? WHERE id = ?",
+            (*new, owners, verdict.reason, claim_id),
         )
-        if (new, rests_on) != (old, rested_on):
+        # Whatever has a claim that was made just now is to be rendered already.
+        if old[0] is not None and new != old:
             self._db.execute(
                 "INSERT OR IGNORE INTO temp.render SELECT id FROM resource WHERE claim_id = ?", (claim_id,)
             )
@@ -358,14 +360,13 @@ class Claims:
     def _reconclude(self, fallback_id: int, fallback: Verdict) -> None:
         """Every claim that falls back has new owners."""
         cursor = self._db.execute(
-            "SELECT id, rule, ambiguous, key, value, owners, reason, outcome_id, inherited_outcome_id FROM claim"
-            " WHERE source_id = ? AND id != ? AND reason IS NOT NULL",
+            f"SELECT c.reason, {_JUDGED} FROM claim c WHERE c.source_id = ? AND c.id != ? AND c.reason IS NOT NULL",
             (self._source, fallback_id),
         )
         while rows := cursor.fetchmany(_CHUNK):
-            for claim_id, rule, ambiguous, key, value, _, reason, *old in rows:
+            for reason, claim_id, rule, ambiguous, key, value, *old in rows:
                 claim = None if rule == NO_TAG else Claim(rule, key, value, bool(ambiguous))
-                self._conclude(claim_id, claim, Verdict(reason=Reason(reason)), fallback, (old[0], old[1]))
+                self._conclude(claim_id, claim, Verdict(reason=Reason(reason)), fallback, tuple(old))
 
 
 def forget(db: sqlite3.Connection, source: int) -> None:

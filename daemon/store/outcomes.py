@@ -36,17 +36,17 @@ class Outcomes:
     def _find_or_make(self, owners: tuple[Owner, ...], source: str, reason: Reason | None) -> int:
         fallback = source == "integration"
         body = outcome_fragment(owners, source, fallback=fallback, reason=reason)
-        found = self._db.execute("SELECT id FROM outcome WHERE body = ?", (body,)).fetchone()
-        if found:
-            return int(found[0])
         who = sorted(f"{o.directory}/{o.kind}:{o.id}" for o in owners)
-        made: int = self._db.execute(
+        made = self._db.execute(
             "INSERT INTO outcome (body, identity, owners, source, fallback, reason)"
-            " VALUES (?, ?, ?, ?, ?, ?) RETURNING id",
+            " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (body) DO NOTHING RETURNING id",
             (body, json_text([who, source, reason]), json_text(who), source, int(fallback), reason),
-        ).fetchone()[0]
+        ).fetchone()
+        if made is None:
+            made = self._db.execute("SELECT id FROM outcome WHERE body = ?", (body,)).fetchone()
+            return int(made[0])
         self._db.executemany(
             "INSERT INTO outcome_owner VALUES (?, ?, ?)",
-            [(made, self._directories.ids[o.directory], f"{Kind(o.kind)}:{o.id}") for o in owners],
+            [(made[0], self._directories.ids[o.directory], f"{Kind(o.kind)}:{o.id}") for o in owners],
         )
-        return made
+        return int(made[0])
