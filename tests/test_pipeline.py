@@ -489,7 +489,7 @@ def test_memory_is_given_back_after_a_publish(world: World) -> None:
     """Whether it succeeds or fails; what it may keep meanwhile is bounded."""
 
     def kept() -> int:
-        return world.store._db.execute("PRAGMA cache_size").fetchone()[0]
+        return int(world.store._db.execute("PRAGMA cache_size").fetchone()[0])
 
     world.run("corp", *PEOPLE)
     assert kept() == -room.IDLE // 1024
