@@ -15,10 +15,10 @@ comma := ,
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: help run test crash lint check lock dist clean
+.PHONY: help run test crash mutation properties lint check lock dist clean
 
 help: ## Show what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # The text comes when the first lines of the log have passed.
 run: $(VENV)/core ## Run the demo in the foreground; Ctrl-C ends it
@@ -30,6 +30,12 @@ test: $(VENV)/test ## Run all tests
 crash: $(VENV)/test ## Test every write and sync of the store, and kill it 300 times; takes long
 	OWNERD_CRASH=all $(BIN)/python -m pytest -s -o timeout=3600 tests/test_crash.py tests/test_faults.py tests/test_faults_reads.py tests/test_faults_log.py
 	$(BIN)/python -m tests.crash.kills $(or $(KILLS),300) $(or $(SEED),0)
+
+mutation: $(VENV)/test ## Change the owner rule and the guard in one place at a time: do their tests notice?
+	@$(BIN)/python -m tests.mutation
+
+properties: $(VENV)/test ## Edit tags, directories and configurations at random, 10,000 times and more; SEED=n: other ones
+	OWNERD_PROPERTIES=all OWNERD_SEED=$(or $(SEED),0) $(BIN)/python -m pytest -s -o timeout=3600 tests/test_rule_oracle.py
 
 lint: $(VENV)/lint ## Check style, types and layers
 	$(BIN)/ruff check .
