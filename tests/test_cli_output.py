@@ -112,6 +112,27 @@ def test_an_answer_without_owners_or_ages(stub: Stub, run: Run) -> None:
     assert rows(run("who", "r1")[1]) == [["r1", "nobody", "FALLBACK: tag_missing", "never", "-"]]
 
 
+@pytest.mark.parametrize(
+    ("tag", "said"),
+    [({"key": "owner", "value": HOSTILE, "resource": "r1"}, "owner = [red]x"), (None, "no tag, to decide in")],
+    ids=["a tag", "none"],
+)
+def test_who_tells_what_waits(
+    stub: Stub, run: Run, terminal: Callable[[int], None], tag: dict[str, str] | None, said: str
+) -> None:
+    """Who decides on a request sees that the owner is about to change, and how long the answer is good for."""
+    terminal(120)
+    waits = {"tag": tag, "since": MOMENT, "until": "2999-01-01T00:00:00Z"}
+    stub.on("/v1/owner", answer("r1", owner("a"), pending=waits, valid_until="2020-01-01T00:00:00Z"))
+    code, out, _ = run("who", "r1")
+    shown = SGR.sub("", out)
+    assert code == 0
+    assert said in shown
+    assert harmless(shown, "\n")
+    assert "ownerd confirm" in shown
+    assert "now, when a shift ends or begins" in shown
+
+
 def test_explain_numbers_its_steps(stub: Stub, run: Run) -> None:
     stub.on("/v1/explain", explained("r1"))
     _, out, _ = run("explain", "r1")

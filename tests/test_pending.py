@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from connectors.values import Resource
 from daemon.explain import explain
+from daemon.serve.metrics import metrics
 from daemon.serve.pending import pending
 from daemon.store.reader import Reader
 from tests.harness import World, configuration, group, integration, members, resource, team, user
@@ -330,3 +332,15 @@ def test_members_are_no_tags(world: World) -> None:
     world.run("corp", *PEOPLE, user("u9"), members("[team-a]", "u9"))
     with contextlib.closing(Reader(world.store.path)) as reader:
         assert [m["id"] for m in reader.members("corp", "group:[team-a]", world.clock())] == ["u1", "u9"]
+
+
+def test_metrics_count_what_waits(tmp_path: Path) -> None:
+    """By integration; one that holds changes and has none shows 0."""
+    world = hold(tmp_path)
+    reader = Reader(world.store.path)
+    world.run("aws", resource("r", "team-a"), resource("s", "team-a"))
+    assert 'ownerd_changes_pending{integration="aws"} 0\n' in metrics(reader, Counter(), Counter(), world.clock.now)
+    world.run("aws", resource("r", "mallory"), resource("s", "team-a"))
+    assert 'ownerd_changes_pending{integration="aws"} 1\n' in metrics(reader, Counter(), Counter(), world.clock.now)
+    reader.close()
+    world.close()

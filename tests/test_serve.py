@@ -329,6 +329,7 @@ def test_metrics(filled: Served) -> None:
     assert 'ownerd_lookups_total{result="unknown-resource"} 1\n' in text
     assert 'ownerd_owner_rows{integration="aws",fallback="true",reason="value_unknown"} 7\n' in text
     assert 'ownerd_drift_open{integration="aws",kind="value_unknown"} 1\n' in text
+    assert "ownerd_changes_pending{" not in text, "no integration holds changes"
 
 
 @pytest.mark.parametrize(

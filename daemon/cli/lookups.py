@@ -14,6 +14,7 @@ from daemon.cli.show import (
     Cell,
     Column,
     age,
+    ahead,
     as_json_list,
     complain,
     is_terminal,
@@ -114,7 +115,14 @@ def _whole(answer: Answer) -> Iterator[tuple[str, Cell]]:
         yield "tag", f"{tag['key']} = {tag['value']}{of}"
     for member in _members(answer):
         yield "member", member
+    if "pending" in answer:
+        new = answer["pending"]["tag"]
+        told = f"{new['key']} = {new['value']}" if new else "no tag"
+        yield "waits", (f"{told}, to decide {ahead(answer['pending']['until'])}", "yellow")
+        yield "", ("`ownerd pending` tells who would own; `ownerd confirm` lets it through", "dim")
     yield "since", age(answer["changed_at"])
+    if "valid_until" in answer:
+        yield "until", f"{ahead(answer['valid_until'])}, when a shift ends or begins"
     yield "seen", _seen(answer)
     if answer["fallback"]:
         yield "", ("`ownerd explain` with this id tells why, step by step", "dim")

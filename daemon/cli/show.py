@@ -142,6 +142,12 @@ def age(at: str | None) -> str:
     return f"{span(time.time() - datetime.fromisoformat(at).timestamp())} ago"
 
 
+def ahead(at: str) -> str:
+    """A moment to come: `in 25m` for people; `now` once it has passed."""
+    left = datetime.fromisoformat(at).timestamp() - time.time()
+    return f"in {span(left)}" if left > 0 else "now"
+
+
 def span(seconds: float) -> str:
     """A length of time in its largest unit: `45s`, `3m`, `5h`, `12d`."""
     left = max(0, int(seconds))

@@ -76,6 +76,12 @@ def metrics(reader: Reader, lookups: Counter[str], connections: Counter[str], no
             ],
         ),
         _metric(
+            "changes_pending",
+            "gauge",
+            "Changes of tags that wait, by integration; of those that hold any.",
+            [({"integration": i}, n) for i, n in sorted(counts["pending"])],
+        ),
+        _metric(
             "drift_open",
             "gauge",
             "Open findings.",

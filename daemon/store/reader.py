@@ -274,9 +274,13 @@ class Reader(Follower):
         return found
 
     def counts(self) -> dict[str, list[tuple[Any, ...]]]:
-        """What metrics count: open findings by integration and kind; rows by integration, fallback and reason."""
+        """What metrics count: changes that wait; open findings by kind; rows by fallback and reason; by integration."""
         with self.generation() as db:
             return {
+                "pending": db.execute(
+                    "SELECT s.name, count(r.id) FROM source s LEFT JOIN resource r"
+                    " ON r.source_id = s.id AND r.pending_until IS NOT NULL WHERE s.hold > 0 GROUP BY 1"
+                ).fetchall(),
                 "drift": db.execute(
                     "SELECT integration, kind, count(*) FROM finding WHERE resolved_at IS NULL GROUP BY 1, 2"
                 ).fetchall(),
