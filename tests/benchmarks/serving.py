@@ -13,7 +13,6 @@ from typing import Any
 import orjson
 
 from daemon.client import Owners
-from daemon.errors import NotRunning
 from tests.benchmarks import peers
 from tests.benchmarks.groups import group_rows
 from tests.benchmarks.load import (
@@ -158,34 +157,24 @@ class Lookups:
             )
 
     def _direct(self) -> list[Callable[[Server | None], Row]]:
-        return [self._direct_get, self._direct_many]
+        def get(redis: Server | None) -> Row:
+            row = Row("Owners.direct(database).get, one process", "redis-py GET", at_least(10))
+            with Owners.direct(self.world.database) as owners:
+                return self._against(row, "/s", lambda: self._rate(owners.get), redis, self._redis_py_get)
 
-    def _direct_get(self, redis: Server | None) -> Row:
-        row = Row("direct reader: get, one process", "redis-py GET", at_least(10))
-        with self._reader() as owners:
-            return self._against(
-                row, "/s", lambda: self._directly(lambda: self._rate(owners.get)), redis, self._redis_py_get
-            )
+        def mapped(redis: Server | None) -> Row:
+            row = Row("the same, the file mapped into memory", "redis-py GET")
+            with Owners.direct(self.world.database, mmap=1 << 33) as owners:
+                return self._against(row, "/s", lambda: self._rate(owners.get), redis, self._redis_py_get)
 
-    def _direct_many(self, redis: Server | None) -> Row:
-        row = Row(f"direct reader: get_many of {BATCH}", "redis-py GET")
-        with self._reader() as owners:
-            return self._against(
-                row,
-                "answers/s",
-                lambda: self._directly(lambda: self._rate_of_many(owners.get_many)),
-                redis,
-                self._redis_py_get,
-            )
+        def many(redis: Server | None) -> Row:
+            row = Row(f"Owners.direct(database).get_many of {BATCH}", "redis-py GET")
+            with Owners.direct(self.world.database) as owners:
+                return self._against(
+                    row, "answers/s", lambda: self._rate_of_many(owners.get_many), redis, self._redis_py_get
+                )
 
-    def _reader(self) -> Owners:
-        return Owners(self.world.database)
-
-    def _directly(self, measure: Callable[[], float]) -> float:
-        try:
-            return measure()
-        except NotRunning as error:
-            raise Missing(f"this ownerd's client does not read the file: {error.message}") from error
+        return [get, mapped, many]
 
     def _rate(self, get: Callable[[str], Any]) -> float:
         asked = [rid(n) for n in self.numbers(_SAMPLE)]
