@@ -12,12 +12,13 @@ import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from daemon.errors import DatabaseUnusable
 from daemon.problems import Source
 from daemon.store import lookups
-from daemon.store.lookups import Age, Ages, Row
+from daemon.store.lookups import Age, Ages
 
 SCHEMA = frozenset({"m001_initial", "m002_incremental", "m003_time", "m004_pending"})
 """The migrations that the statements of `daemon.store.lookups` are written for."""
@@ -28,8 +29,20 @@ _LOOK = 1.0
 _CACHE = 8 * 2**20
 """Bytes of the file to keep in memory, at most."""
 _VERSION = "PRAGMA data_version"
+Found = tuple[str, int, int, int, int, bytes]
+"""A `Row`, bare: to name the members of many takes longer than to fetch them."""
+_forks = 0
+"""How often this process's line has forked: what was opened before is the parent's."""
 _abandoned: list[sqlite3.Connection] = []
 """Connections of a parent process. SQLite forbids even to close them: https://www.sqlite.org/howtocorrupt.html#_carrying_an_open_database_across_a_fork_"""
+
+
+def _forked() -> None:
+    global _forks  # noqa: PLW0603  # a look at it costs less than os.getpid()
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 class DirectReader:
@@ -39,7 +52,7 @@ class DirectReader:
         self._path = path
         self._mmap = mmap
         self._db: sqlite3.Connection | None = None
-        self._pid = os.getpid()
+        self._forks = _forks
         self._file: tuple[int, int] | None = None
         self._look_at = 0.0
         self._damaged = False
@@ -53,7 +66,7 @@ class DirectReader:
     def close(self) -> None:
         """Let the database go; the next call opens it again."""
         if self._db is not None:
-            if self._pid == os.getpid():
+            if self._forks == _forks:
                 self._db.close()
             else:
                 _abandoned.append(self._db)
@@ -74,9 +87,9 @@ class DirectReader:
         rows = found.fetchall()
         if version != self._version or len(rows) != 1:
             return None
-        _, _, freshness_id, _, waiting, head = rows[0]
-        age = self._known.get(freshness_id)
-        return None if age is None or waiting else (head, age)
+        row = rows[0]
+        age = self._known.get(row[2])
+        return None if age is None or row[4] else (row[5], age)
 
     @contextmanager
     def generation(self) -> Iterator[None]:
@@ -93,15 +106,14 @@ class DirectReader:
             if db.in_transaction:  # some errors have ended it
                 db.execute("COMMIT")
 
-    def rows(self, keys: Sequence[str]) -> list[Row]:
+    def rows(self, keys: Sequence[str]) -> list[Found]:
         """The owner rows of some resources, in any order; at most `MOST` keys. Within a generation.
 
         By one `IN`: it took four fifths of the time of a join with `json_each`, and of a statement for each key.
         """
         places = 1 << (len(keys) - 1).bit_length()  # few different statements, so that each is prepared once
         padded = [*keys, *[keys[-1]] * (places - len(keys))]
-        found = self._connected().execute(lookups.MANY.format(",".join("?" * places)), padded).fetchall()
-        return [Row._make(row) for row in found]
+        return self._connected().execute(_many(places), padded).fetchall()
 
     def age(self, freshness_id: int) -> Age:
         """The ages of a row. Within its generation."""
@@ -136,11 +148,11 @@ class DirectReader:
         return self._db
 
     def _follow(self) -> sqlite3.Connection:
-        if self._db is not None and self._pid != os.getpid():
+        if self._forks != _forks:
             self.close()
+            self._forks = _forks
         if self._db is None:
             self._db, self._file = self._open()
-            self._pid = os.getpid()
         elif time.monotonic() >= self._look_at:
             self._look()
         return self._db
@@ -202,6 +214,11 @@ class DirectReader:
                 remedy="ask over the socket, or use the client of the version that writes the file",
             )
         self._ages = Ages(db)
+
+
+@cache
+def _many(places: int) -> str:
+    return lookups.MANY.format(",".join("?" * places))
 
 
 def _remedy(path: Path) -> str:
