@@ -15,7 +15,7 @@ comma := ,
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: help run test crash mutation properties lint check lock dist clean
+.PHONY: help run test bench crash mutation properties lint check lock dist clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ run: $(VENV)/core ## Run the demo in the foreground; Ctrl-C ends it
 
 test: $(VENV)/test ## Run all tests
 	@$(BIN)/python -m pytest $(ARGS)
+
+bench: $(VENV)/bench ## Measure against Redis, Datasette and bare floors; long; ARGS="--resources 10000" is quick
+	@$(BIN)/python -m tests.benchmarks.bench $(ARGS)
 
 crash: $(VENV)/test ## Test every write and sync of the store, and kill it 300 times; takes long
 	OWNERD_CRASH=all $(BIN)/python -m pytest -s -o timeout=3600 tests/test_crash.py tests/test_faults.py tests/test_faults_reads.py tests/test_faults_log.py
@@ -75,6 +78,10 @@ $(VENV)/test: pyproject.toml requirements/all.txt requirements/test.txt requirem
 $(VENV)/lint: requirements/lint.txt | $(VENV)/test
 	@$(INSTALL) -r requirements/lint.txt
 	@touch $@
+
+# Without them there is less to compare with: that is told, and no reason to measure nothing.
+$(VENV)/bench: requirements/bench.txt | $(VENV)/test
+	@if $(INSTALL) -r requirements/bench.txt; then touch $@; else echo "Going on without Datasette and redis-py." >&2; fi
 
 $(VENV)/release: requirements/release.txt requirements/build.txt | $(VENV)/made
 	@$(INSTALL) -r requirements/release.txt -r requirements/build.txt

@@ -28,6 +28,7 @@ LOCKS: Mapping[str, tuple[str, ...]] = {
     "core": ("pyproject.toml",),
     "all": ("pyproject.toml", "--extra", "all"),
     "test": ("--group", "test"),
+    "bench": ("--group", "bench"),
     "lint": ("--group", "lint"),
     "build": ("--group", "build"),
     "release": ("--group", "release"),

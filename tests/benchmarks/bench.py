@@ -47,7 +47,7 @@ def arguments(words: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--folder", type=Path, help="where the databases are made; default: a temporary folder, which goes"
     )
-    parser.add_argument("--json", type=Path, default=Path("bench.json"), help="default: bench.json")
+    parser.add_argument("--json", type=Path, default=Path("var/bench.json"), help="default: var/bench.json")
     told = parser.parse_args(words)
     if told.resources < 1000:
         parser.error("--resources: 1000 at least")
@@ -87,6 +87,7 @@ def main(words: list[str]) -> int:
         "repetitions": told.repetitions,
         "rows": [row.to_json() for row in rows],
     }
+    told.json.parent.mkdir(parents=True, exist_ok=True)
     told.json.write_bytes(orjson.dumps(result, option=orjson.OPT_INDENT_2))
     counts = verdicts(rows)
     console.print(f"{counts['pass']} bars met, {counts['FAIL']} not met, {counts['missing']} not measured; {told.json}")
@@ -100,6 +101,7 @@ def grow(told: argparse.Namespace) -> int:
         with tempfile.TemporaryDirectory(prefix="ownerd-bench-", dir=told.folder) as folder:
             found.append(growth.at(Path(folder), Size(size), told.seconds))
     growth.show(found, Console(width=None if sys.stdout.isatty() else 200))
+    told.json.parent.mkdir(parents=True, exist_ok=True)
     told.json.write_bytes(orjson.dumps({**_where(started), "sizes": found}, option=orjson.OPT_INDENT_2))
     return 0
 
