@@ -24,7 +24,7 @@ from starlette.types import Receive, Scope, Send
 
 from config.settings import parse_settings
 from daemon.runner import job_for
-from tests.benchmarks.peers import module, reading
+from tests.benchmarks.peers import Missing, module, reading
 from tests.benchmarks.report import Figure, Row, at_most
 from tests.benchmarks.world import Size
 from tests.processes import environment
@@ -162,7 +162,11 @@ def _loop(url: str) -> None:
 
 def rows(folder: Path, size: Size, repetitions: int) -> Iterator[Row]:
     """Time over the same pages, and memory at this size over that at a small one."""
-    module("boto3")
+    try:
+        module("boto3")
+    except Missing as missing:
+        yield Row("aws: a child reads", "a bare boto3 loop over the same pages", at_most(1.5), why=str(missing))
+        return
     some = Size(min(size.resources, 20_000))
     ours, theirs = [], []
     with serving(some) as url:

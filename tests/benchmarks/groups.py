@@ -83,9 +83,11 @@ def _sssd() -> Callable[[str], None]:
         ctypes.c_int(),
     )
 
+    size = ctypes.c_size_t(len(buffer))
+
     def look_up(name: str) -> None:
         # enum nss_status of nss.h: 1 is success, 0 not found, -1 unavailable.
-        status = ask(name.encode(), ctypes.byref(found), buffer, len(buffer), ctypes.byref(why))
+        status = ask(name.encode(), ctypes.byref(found), buffer, size, ctypes.byref(why))
         if status != 1:
             raise Missing(
                 f"SSSD is installed, but has no group {name} (status {status}): give it this machine's groups"

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from daemon.client import Owners
+from daemon.client import OwnerdError, Owners
 from tests.benchmarks import peers
 from tests.benchmarks.groups import group_rows
 from tests.benchmarks.load import (
@@ -214,7 +214,7 @@ class Lookups:
             else:
                 mine, others = in_turns(self.repetitions, ours, lambda: theirs(redis))
                 row.ours, row.theirs = Figure(unit, mine), Figure(unit, others)
-        except Missing as missing:
+        except (Missing, OwnerdError) as missing:
             row.why = str(missing)
         return row
 
@@ -224,12 +224,15 @@ class Lookups:
         """SQLite alone, in this process: what no server can be faster than."""
         with closing(reading(self.world.database)) as db:
             row = Row(f"GET /v1/owner, {_said(CONNECTIONS)}", "bare sqlite3 reads in one process")
-            ours, theirs = in_turns(
-                self.repetitions,
-                lambda: h2load(self.server.socket, self._targets, CONNECTIONS, self.seconds),
-                lambda: self._rate(lambda key: _read(db, key)),
-            )
-            row.ours, row.theirs = Figure("/s", ours), Figure("/s", theirs)
+            try:
+                ours, theirs = in_turns(
+                    self.repetitions,
+                    lambda: h2load(self.server.socket, self._targets, CONNECTIONS, self.seconds),
+                    lambda: self._rate(lambda key: _read(db, key)),
+                )
+                row.ours, row.theirs = Figure("/s", ours), Figure("/s", theirs)
+            except Missing as missing:
+                row.why = str(missing)
             yield row
 
 
