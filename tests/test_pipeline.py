@@ -15,7 +15,7 @@ from connectors.values import Kind, Members, Principal, Ref, Shift
 from daemon.errors import WriterBusy
 from daemon.pipeline import Store
 from daemon.spool import SpoolWriter
-from daemon.store import room
+from daemon.store import findings, room
 from tests.harness import World, configuration, group, integration, members, owned_by, resource, team, user
 
 PEOPLE = [*team("team-a", "ada"), *team("Team B", "bob"), *team("platform", "pia")]
@@ -497,3 +497,20 @@ def test_memory_is_given_back_after_a_publish(world: World) -> None:
         assert kept() == -room.PUBLISHING // 1024
         raise RuntimeError
     assert kept() == -room.IDLE // 1024
+
+
+def test_what_unknown_values_could_mean_is_found_in_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong rule makes every value unknown: a publish looks at some, later ones at the others, and each once."""
+    world.run("corp", *PEOPLE)  # three names
+    monkeypatch.setattr(findings, "COMPARED", 5)
+    monkeypatch.setattr(findings, "COMPARED_LATER", 4)
+    suggested = "SELECT value, suggestions FROM finding ORDER BY id"
+    report = world.run("aws", *(resource(f"r{i}", f"team-aa{i}") for i in range(6)))
+    assert [bool(t.suggestions) for t in report.transitions] == [True, True, False, False, False, False]
+    assert [s is None for _, s in world.query(suggested)] == [False, False, True, True, True, True]
+    for still in (2, 0, 0):
+        world.run("corp", *PEOPLE)
+        assert sum(s is None for _, s in world.query(suggested)) == still
+    assert {s for _, s in world.query(suggested)} == {'["team-a"]'}
+    world.run("aws", *(resource(f"r{i}", f"team-aa{i}") for i in range(1, 6)), resource("r0", "team-aa1"))
+    assert {s for _, s in world.query(suggested)} == {'["team-a"]'}

@@ -95,6 +95,8 @@ class Claims:
             if not rows:
                 # Each round follows the heirs of the round before, until no row's tag has changed.
                 if not self._next_round():
+                    self._intern.cache_clear()
+                    self._ancestor.cache_clear()
                     return self._pending
                 low = -1
                 continue

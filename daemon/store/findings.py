@@ -18,6 +18,10 @@ from daemon.store.directory import names
 EXAMPLES = 3
 KEPT = 400 * 86400.0
 """Seconds for which a resolved finding is kept."""
+COMPARED, COMPARED_LATER = 5_000_000, 1_000_000
+"""Names that a publish compares with unknown values, to suggest the nearest: with those that it opens, and with those
+that earlier ones left. A million takes half a second, and a wrong rule makes every value unknown."""
+_GUESSED = ("value_unknown", OWNERLESS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,7 @@ def refresh(db: sqlite3.Connection, *, now: float, suggest: Suggest) -> list[Tra
     db.execute("DELETE FROM finding WHERE resolved_at < ?", (now - KEPT,))
     transitions = []
     known: dict[tuple[int, str], dict[str, str]] = {}
+    left = COMPARED
     touched = db.execute(
         "SELECT f.source_id, coalesce(s.name, ''), f.kind, f.key, f.value FROM temp.touched_finding f"
         " LEFT JOIN source s ON s.id = f.source_id ORDER BY 1, 3, 4, 5"
@@ -76,15 +81,43 @@ def refresh(db: sqlite3.Connection, *, now: float, suggest: Suggest) -> list[Tra
                     "UPDATE finding SET resources = ?, examples = ?, suggestions = ? WHERE id = ?", (*found, opened[0])
                 )
             continue
-        if kind in {"value_unknown", OWNERLESS}:
-            near = suggest(value, _known(db, source, kind, key, value, known))
+        looked = True
+        if kind in _GUESSED and (looked := left > 0):
+            names_known = _known(db, source, kind, key, value, known)
+            near = suggest(value, names_known)
+            left -= len(names_known)
         db.execute(
             "INSERT INTO finding (integration, kind, key, value, resources, examples, suggestions, first_seen,"
             " last_seen) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (*what, count, examples, orjson.dumps(near).decode(), now, now),
+            (*what, count, examples, orjson.dumps(near).decode() if looked else None, now, now),
         )
         transitions.append(Transition(True, *what, resources=count, suggestions=near))
+    _suggest_later(db, known, suggest, min(left, COMPARED_LATER))
     return transitions
+
+
+def _suggest_later(
+    db: sqlite3.Connection, known: dict[tuple[int, str], dict[str, str]], suggest: Suggest, left: int
+) -> None:
+    """Look for what some of the values could mean for which there was no time when they were found."""
+    if left <= 0:
+        return
+    waiting = db.execute(
+        "SELECT f.id, s.id, f.kind, f.key, f.value FROM finding f INDEXED BY finding_unsuggested"
+        " CROSS JOIN source s ON s.name = f.integration WHERE f.suggestions IS NULL AND f.resolved_at IS NULL"
+        " ORDER BY f.id"
+    )
+    found = []
+    for number, source, kind, key, value in waiting:
+        near: tuple[str, ...] = ()
+        if kind in _GUESSED:
+            names_known = _known(db, source, kind, key, value, known)
+            near = suggest(value, names_known)
+            left -= max(len(names_known), 1)
+        found.append((orjson.dumps(near).decode(), number))
+        if left <= 0:
+            break
+    db.executemany("UPDATE finding SET suggestions = ? WHERE id = ?", found)
 
 
 def resolve_all(db: sqlite3.Connection, integration: str, *, now: float) -> None:

@@ -110,6 +110,7 @@ def publish(db: sqlite3.Connection, *, now: float) -> Published:
         "DELETE FROM change WHERE seq <= (SELECT max(seq) FROM change) - ?",
         (KEPT_CHANGES,),
     )
+    known.forget()
     return done
 
 
@@ -139,6 +140,11 @@ class _Known:
         self.outcome = lru_cache(_CACHED)(self._read_outcome)
         self.freshness = lru_cache(_CACHED)(self._read_freshness)
         self._rid = lru_cache(_CACHED)(self._read_rid)
+
+    def forget(self) -> None:
+        """Let what is known go at once: the caches hold this, and this holds them."""
+        for cached in (self.integration, self.claim, self.outcome, self.freshness, self._rid):
+            cached.cache_clear()
 
     def _read_integration(self, source: int) -> str:
         found: str = self._db.execute("SELECT name FROM source WHERE id = ?", (source,)).fetchone()[0]

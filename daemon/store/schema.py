@@ -68,6 +68,12 @@ def m005_on_call(db: Database) -> None:
     db.execute("CREATE INDEX member_on_call ON member (directory_id, scope_id) WHERE on_call")
 
 
+@migrations()
+def m006_suggestions(db: Database) -> None:
+    """Values for which nobody has looked yet what they could mean."""
+    db.execute("CREATE INDEX finding_unsuggested ON finding (id) WHERE suggestions IS NULL AND resolved_at IS NULL")
+
+
 _TIME = """
 ALTER TABLE scope ADD COLUMN holds TEXT NOT NULL DEFAULT '["group","role","schedule","user"]';
 ALTER TABLE source ADD COLUMN rename_grace REAL NOT NULL DEFAULT 0;
