@@ -203,9 +203,10 @@ class Oracle:
         key = same_id(resource)
         said, waits = self.in_force[key], key in self.waiting
         owners, reason = self._judge(said)
-        of = None if said is None else said.of
+        # While the loss of what it inherited from waits, there is no resource to name.
+        of = None if said is None or said.of not in self.resources else said.of
         if reason is None or reason == "directory_never_synced":
-            return Answer(owners, "tag" if of == key else "inherited", False, reason, of, waits)
+            return Answer(owners, "tag" if _of(said) == key else "inherited", False, reason, of, waits)
         if not all(self.directories[f["directory"]].read for f in self.fallback):
             return Answer(frozenset(), "integration", True, "directory_never_synced", of, waits)
         return Answer(self.integration_owners(), "integration", True, reason, of, waits)

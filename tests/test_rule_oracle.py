@@ -43,7 +43,8 @@ FAMILIES = [
     ["'; DROP TABLE claim; --", "None", "%", "*", "[oO]ps", "-", "_"],
     ["ﬁnance", "finance", "FINANCE", "Finance\u00a0", "fınance"],
 ]
-STRANGE = ["", "  ", "\u3000", "nobody", "\x00", "\x1b[31mops", "ops\nplatform", "ops\ud800", "platform", "Platform", "g1", "G1", "u1", "u1@x.org", "u2-x-org", "Eng", "eng", "ENG,ops", "primary", "PRIMARY", "r0", ",", "x" * 300]  # fmt: skip
+BLANK = ["", "  ", "\u3000", "\t\n"]
+STRANGE = ["nobody", "\x00", "\x1b[31mops", "ops\nplatform", "ops\ud800", "platform", "Platform", "g1", "G1", "u1", "u1@x.org", "u2-x-org", "Eng", "eng", "ENG,ops", "primary", "PRIMARY", "r0", ",", "x" * 300]  # fmt: skip
 KEYS = ["owner", "owner", "owner", "Owner", "OWNER", "team", "TEAM", "straße", "STRASSE", "ｏｗｎｅｒ", "own\u200ber"]
 IDS = ["root", "a", "b", "a/1", "a/2", "b/1", "/subscriptions/S", "/subscriptions/S/resourceGroups/G"]
 PARENTS = [None, "root", "a", "b", "a/1", "/SUBSCRIPTIONS/s", "/subscriptions/S/RESOURCEGROUPS/g", "nowhere"]
@@ -80,7 +81,7 @@ def stands_in(attribute: str, *values: str, directory: str = "corp") -> dict[str
 
 MAPPINGS: list[list[dict[str, Any]]] = [
     [owned("owner")],
-    [owned(["owner", "team"], split=",", allowed=["[tT]eam*", "TEAM*", "g1", "g2"])],
+    [owned(["owner", "team"], split=",", allowed=["team*", "[oG]*", "g1"])],
     [owned("Owner", "user.email", allowed=["u1", "Team*", "u2"]), owned("team", allowed=["*"])],
     [owned("owner", "user.department", split=","), owned("team", "manager.email", allowed=["u[0-2]", "o*"])],
     [owned("owner", "schedule.name", "duty"), owned("TEAM", split=" ", allowed=["g*", "ops"])],
@@ -100,7 +101,7 @@ HOW_OFTEN = {
     "come_or_go": 1,
     "confirm": 1,
     "other_rules": 1,
-    "other_group": 2,
+    "other_group": 3,
     "other_user": 2,
     "other_platform": 1,
     "other_role": 1,
@@ -141,7 +142,7 @@ class Play:
         self.seen = seen
         self.number = number
         dice = Dice(number)
-        self.names = [name for family in dice.sample(FAMILIES, 2) for name in family]
+        self.names = [name for family in dice.sample(FAMILIES, dice.choice([1, 2])) for name in family]
         self.groups = {i: dice.group(self.names) for i in GROUPS}
         self.users = {i: dice.user(i, self.names) for i in USERS}
         self.standing_by = ["u0", "u1"]
@@ -188,7 +189,7 @@ class Play:
         if dice.maybe(0.2 if "split" in mapping else 0.02):
             return dice.choice([",", ", ", " ", ",,"]).join(self.value(mapping, dice) for _ in range(2))
         if dice.maybe(0.2):
-            return dice.choice([*self.names, *STRANGE])
+            return dice.choice([*self.names, *STRANGE, *BLANK])
         kind, _, what = mapping["attribute"].partition(".")
         everybody = self.people(mapping["directory"])
         known = [v for p in everybody if p.kind == {"manager": "user"}.get(kind, kind) for v in values_of(p, what)]
@@ -301,9 +302,16 @@ class Play:
     def other_group(self, dice: Dice) -> None:
         i = dice.choice(GROUPS)
         it = dice.group(self.names)
+        other = dice.choice(GROUPS)
+        if {i, other} <= self.groups.keys() and dice.maybe(
+            0.4
+        ):  # two that swap their names: who was called so is not who is
+            (name, inside), (name_of_other, inside_other) = self.groups[i], self.groups[other]
+            self.groups[other] = (name, inside_other)
+            it = (name_of_other, inside)
         if self.groups.pop(i, None) is None or dice.maybe(0.8):
             self.groups[i] = it
-        self.did("group", i, self.groups.get(i))
+        self.did("groups", self.groups)
         self.read("corp")
 
     def other_user(self, dice: Dice) -> None:
@@ -368,7 +376,7 @@ class Play:
         for i, row in answers.items():
             owners = frozenset((o["directory"], o["kind"], o["id"], o["name"]) for o in row["owners"])
             assert len(owners) == len(row["owners"])
-            tag = row["tag"] and same_id(row["tag"]["resource"])
+            tag = row["tag"] and row["tag"]["resource"] and same_id(row["tag"]["resource"])
             said = Answer(owners, row["source"], row["fallback"], row["reason"], tag, "pending" in row)
             assert said == self.oracle.answer(i), i
             for owner in owners:
