@@ -104,7 +104,7 @@ class Lookups:
         return self._against(
             row,
             "/s",
-            lambda: h2load(self.server.socket, self._targets, CONNECTIONS, self.seconds),
+            self._load,
             redis,
             lambda it: self._redis_benchmark(it, ["GET", f"{ARN}__rand_int__"]),
         )
@@ -221,19 +221,23 @@ class Lookups:
     # --- floors -----------------------------------------------------------------------------------------------------
 
     def _bare(self) -> Iterator[Row]:
-        """SQLite alone, in this process: what no server can be faster than."""
-        with closing(reading(self.world.database)) as db:
-            row = Row(f"GET /v1/owner, {_said(CONNECTIONS)}", "bare sqlite3 reads in one process")
-            try:
-                ours, theirs = in_turns(
-                    self.repetitions,
-                    lambda: h2load(self.server.socket, self._targets, CONNECTIONS, self.seconds),
-                    lambda: self._rate(lambda key: _read(db, key)),
-                )
-                row.ours, row.theirs = Figure("/s", ours), Figure("/s", theirs)
-            except Missing as missing:
-                row.why = str(missing)
-            yield row
+        """SQLite alone, in this process: what nothing that reads the database can be faster than."""
+        with closing(reading(self.world.database)) as db, Owners.direct(self.world.database) as owners:
+            peer = "bare sqlite3 reads in one process"
+            for what, ours in (
+                (f"GET /v1/owner, {_said(CONNECTIONS)}", self._load),
+                ("Owners.direct(database).get, one process", lambda: self._rate(owners.get)),
+            ):
+                row = Row(what, peer)
+                try:
+                    mine, others = in_turns(self.repetitions, ours, lambda: self._rate(lambda key: _read(db, key)))
+                    row.ours, row.theirs = Figure("/s", mine), Figure("/s", others)
+                except (Missing, OwnerdError) as missing:
+                    row.why = str(missing)
+                yield row
+
+    def _load(self) -> float:
+        return h2load(self.server.socket, self._targets, CONNECTIONS, self.seconds)
 
 
 def _read(db: sqlite3.Connection, key: str) -> bytes:
