@@ -74,7 +74,12 @@ class Reader(Follower):
         try:
             self.follow()
             with self.generation() as db:
-                rows = db.execute(_MANY, (orjson.dumps(keys).decode(),)).fetchall()
+                told = orjson.dumps(keys)
+                rows = db.execute(_MANY, (told.decode(),)).fetchall()
+                if b"\\u0000" in told:  # SQLite ends a JSON text there, and would answer for another id
+                    rows = [row for row in rows if "\0" not in keys[row[0]]]
+                    each = ((i, key) for i, key in enumerate(keys) if "\0" in key)
+                    rows += [(i, *row) for i, key in each for row in db.execute(_ROWS, (key,))]
                 self.know_ages(db, {row[2] for row in rows})
         except sqlite3.DatabaseError:
             self._damaged = True
