@@ -80,7 +80,7 @@ class DirectOwners:
                     except (sqlite3.Error, DatabaseUnusable):
                         plain = None  # the long way says what is the matter
                     if plain is not None:
-                        return _answer(*plain, self._clock())
+                        return _answer(key, *plain, self._clock())
                 _check_age(max_age)
                 with self._generation():
                     return self._get(resource, key, integration, max_age, members=members)
@@ -91,7 +91,7 @@ class DirectOwners:
         row = self._choose(resource, key, self._reader.rows([key]), integration)
         age, now = self._reader.age(row[2]), self._clock()
         _check_old(resource, age, now, max_age)
-        answer = _answer(row[5], age, now)
+        answer = _answer(key, row[5], age, now)
         if members:
             for owner in answer["owners"]:
                 found = self._reader.members(owner["directory"], f"{owner['kind']}:{owner['id']}", now)
@@ -179,14 +179,18 @@ class DirectOwners:
             raise problem_of(problems.body("unavailable", f"the database cannot be read: {error}")) from error
 
 
-def _answer(head: bytes, age: Age, now: float) -> Answer:
+def _answer(key: str, head: bytes, age: Age, now: float) -> Answer:
     """An owner row as an answer. LookupProblem if it is none: the file is damaged where SQLite cannot see it."""
     try:
-        answer: dict[str, Any] = _decode(f"{head.decode()}}}")[0]
-        answer.update(_tail(age, now))
-    except (ValueError, AttributeError) as error:
+        text = f"{head.decode()}}}"
+        answer, end = _decode(text)
+        about = answer["resource"]["id"]
+        if end == len(text) and (about == key or resource_key(about) == key):
+            answer.update(_tail(age, now))
+            return cast("Answer", answer)
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise _garbled() from error
-    return cast("Answer", answer)
+    raise _garbled()
 
 
 def _answers(rows: Sequence[Found], tails: Mapping[int, Mapping[str, Any]]) -> list[Answer | LookupProblem]:
@@ -194,9 +198,11 @@ def _answers(rows: Sequence[Found], tails: Mapping[int, Mapping[str, Any]]) -> l
 
     Each is looked at whether it is about its resource: if the file is damaged, one row might hold two, or none.
     """
-    heads = b"},".join([row[5] for row in rows])
     with suppress(ValueError, TypeError, LookupError, AttributeError):
-        answers = _decode(f"[{heads.decode()}}}]")[0] if rows else []
+        text = f"[{b'},'.join([row[5] for row in rows]).decode()}}}]"
+        answers, end = _decode(text)
+        if end != len(text):
+            raise ValueError(end)  # it is caught right here
         for row, answer in zip(rows, answers, strict=True):
             about = answer["resource"]["id"]
             if about != row[0] and resource_key(about) != row[0]:

@@ -14,14 +14,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from stat import S_ISDIR
 
 from daemon.errors import DatabaseUnusable
 from daemon.problems import Source
 from daemon.store import lookups
 from daemon.store.lookups import Age, Ages
 
-SCHEMA = frozenset({"m001_initial", "m002_incremental", "m003_time", "m004_pending"})
+NEEDED = frozenset({"m001_initial", "m002_incremental", "m003_time", "m004_pending"})
 """The migrations that the statements of `daemon.store.lookups` are written for."""
+KNOWN = NEEDED | {"m005_on_call", "m006_suggestions"}
+"""And those that change nothing for them, but add an index. Any other may have changed what a row means."""
 MOST = 1000
 """Keys in one statement, and so in one generation: what a request of the socket may ask for."""
 _LOOK = 1.0
@@ -160,6 +163,8 @@ class DirectReader:
     def _open(self) -> tuple[sqlite3.Connection, tuple[int, int]]:
         try:
             told = self._path.stat()
+            if S_ISDIR(told.st_mode):
+                raise IsADirectoryError("a directory; the database in it is ownerd.db")
             db = sqlite3.connect(
                 f"{self._path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
             )
@@ -206,8 +211,8 @@ class DirectReader:
         self._version = None
         self._known.clear()
         applied = {name for (name,) in db.execute(lookups.MIGRATIONS)}
-        if applied != SCHEMA:
-            later = ", ".join(sorted(applied - SCHEMA))
+        if not NEEDED <= applied <= KNOWN:
+            later = ", ".join(sorted(applied - KNOWN))
             raise DatabaseUnusable(
                 self._path,
                 f"written by a later ownerd (it has {later})" if later else "written by an earlier ownerd",
