@@ -460,6 +460,8 @@ def test_who_takes_a_silent_workers_place_has_time_but_no_credit() -> None:
     signs.begin(0)
     signs.hear(b"READY=1\nWATCHDOG=1", 1)
     signs.warned = True
+    signs.hear(b"WATCHDOG=1", 39)
+    assert not signs.alive(39), "its last words, while it is being ended"
     signs.begin(40)
     assert not signs.warned
     assert not signs.alive(40)

@@ -43,6 +43,7 @@ class Signs:
         self.ready = False
         """Whether it, or one before it in its place, was ever ready."""
         self.warned = False
+        """Whether it was silent, and is being ended."""
         self._allowed = allowed
         self._fed = float("-inf")
         self._begun = False
@@ -58,7 +59,9 @@ class Signs:
         self._since, self.warned = now, False
 
     def hear(self, message: bytes, now: float) -> None:
-        """It says something: sd_notify(3)."""
+        """It says something: sd_notify(3). Once it is being ended, that counts no more."""
+        if self.warned:
+            return
         lines = message.split(b"\n")
         self._begun = True
         if b"READY=1" in lines:
