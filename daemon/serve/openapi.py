@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from daemon.serve.problems import TYPES
+from daemon.problems import TYPES
 
 _Json = dict[str, Any]
 
