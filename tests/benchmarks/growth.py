@@ -44,7 +44,7 @@ def at(folder: Path, size: Size, seconds: float) -> dict[str, Any]:
     return {
         "resources": size.resources,
         "first sync, s": world.first.whole,
-        "bare insert, s": bare,
+        "bare insert, s": bare.seconds,
         "first sync of the directory, s": world.corp.whole,
         "nothing changed, s": unchanged,
         "directory whole, nothing changed, s": directory,

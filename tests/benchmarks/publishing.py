@@ -6,10 +6,10 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import orjson
 
@@ -17,8 +17,9 @@ from daemon.pipeline import Store
 from daemon.store.writer import open_writer
 from tests.benchmarks import peers
 from tests.benchmarks.peers import reading
-from tests.benchmarks.report import Figure, Row, at_most
-from tests.benchmarks.world import Size, World
+from tests.benchmarks.report import Bar, Figure, Row, at_most
+from tests.benchmarks.watch import Watch
+from tests.benchmarks.world import Size, Took, World
 from tests.processes import environment
 
 _CHUNK = 10_000
@@ -26,57 +27,51 @@ _TABLES = {"resource": "id", "answer": "resource_id"}
 """What a first sync is compared with: these tables, and the column by which their rows are in the order of ours."""
 
 
-def bare_insert(world: World) -> float:
-    """Seconds to insert the rows of `_TABLES` into an empty database like ours, in one transaction, and no more."""
-    path, took = world.folder / "bare.db", 0.0
+def bare_insert(world: World) -> Watch:
+    """The time to insert the rows of `_TABLES` into an empty database like ours, in one transaction, and no more."""
+    path, took = world.folder / "bare.db", Watch()
     with closing(reading(world.database)) as source, closing(open_writer(path)) as db:
         db.execute("BEGIN IMMEDIATE")
         for table, order in _TABLES.items():
             rows = source.execute(f"SELECT * FROM {table} ORDER BY {order}")
             insert = f"INSERT INTO {table} VALUES ({', '.join('?' * len(rows.description))})"
             while chunk := rows.fetchmany(_CHUNK):
-                started = time.perf_counter()
-                db.executemany(insert, chunk)
-                took += time.perf_counter() - started
-        started = time.perf_counter()
-        db.execute("COMMIT")
-        took += time.perf_counter() - started
+                with took:
+                    db.executemany(insert, chunk)
+        with took:
+            db.execute("COMMIT")
     for left in world.folder.glob("bare.db*"):
         left.unlink()
     return took
 
 
-def bare_compare(world: World) -> float:
-    """Seconds to read every resource from the database, and to compare what comes with it, column by column."""
-    dumps, sort, took, differing = orjson.dumps, orjson.OPT_SORT_KEYS, 0.0, 0
-    with closing(reading(world.database)) as db:
-        started = time.perf_counter()
+def bare_compare(world: World) -> Watch:
+    """The time to read every resource from the database, and to compare what comes with it, column by column."""
+    dumps, sort, took, differing = orjson.dumps, orjson.OPT_SORT_KEYS, Watch(), 0
+    with closing(reading(world.database)) as db, took:
         known = {
             rid: (kind, name, parent, tags)
             for rid, kind, name, parent, tags in db.execute("SELECT rid, type, name, parent, tags FROM resource")
         }
-        took += time.perf_counter() - started
     for chunk in world.size.estate():
-        started = time.perf_counter()
-        for it in chunk:
-            differing += known.get(it.id) != (it.type, it.name, it.parent, dumps(it.tags, option=sort).decode())
-        took += time.perf_counter() - started
+        with took:
+            for it in chunk:
+                differing += known.get(it.id) != (it.type, it.name, it.parent, dumps(it.tags, option=sort).decode())
     assert differing == 0, differing
     return took
 
 
-def row_compare(world: World) -> float:
+def row_compare(world: World) -> Watch:
     """As `bare_compare`, but resource by resource, in memory that does not grow: a read by key for each."""
-    dumps, sort, took, differing = orjson.dumps, orjson.OPT_SORT_KEYS, 0.0, 0
+    dumps, sort, took, differing = orjson.dumps, orjson.OPT_SORT_KEYS, Watch(), 0
     query = "SELECT type, name, parent, tags FROM resource WHERE source_id = ? AND key = ?"
     with closing(reading(world.database)) as db:
         (source,) = db.execute("SELECT id FROM source WHERE role = 'integration'").fetchone()
         for chunk in world.size.estate():
-            started = time.perf_counter()
-            for it in chunk:
-                found = db.execute(query, (source, it.id)).fetchone()
-                differing += found != (it.type, it.name, it.parent, dumps(it.tags, option=sort).decode())
-            took += time.perf_counter() - started
+            with took:
+                for it in chunk:
+                    found = db.execute(query, (source, it.id)).fetchone()
+                    differing += found != (it.type, it.name, it.parent, dumps(it.tags, option=sort).decode())
     assert differing == 0, differing
     return took
 
@@ -87,9 +82,8 @@ class Syncs:
     def __init__(self, world: World, repetitions: int, seconds: float) -> None:
         self.world, self.repetitions, self.seconds = world, repetitions, seconds
 
-    def first(self) -> Row:
+    def first(self) -> list[Row]:
         """Each repetition in a new state directory. The first is that of `world` itself, which was built already."""
-        row = Row("first sync of all resources", "bare executemany of the same rows", at_most(4))
         took, bare, corp = [self.world.first], [bare_insert(self.world)], [self.world.corp]
         for n in range(1, self.repetitions):
             folder = self.world.folder / f"again-{n}"
@@ -101,23 +95,22 @@ class Syncs:
             corp.append(again.corp)
             bare.append(bare_insert(again))
             shutil.rmtree(folder)
-        row.ours, row.theirs = _seconds(t.whole for t in took), _seconds(bare)
-        row.more = {
-            "spool": [t.spool for t in took],
-            "publish": [t.publish for t in took],
+        more = {
+            "spool": [t.spool.seconds for t in took],
+            "publish": [t.publish.seconds for t in took],
             "directory_first": [t.whole for t in corp],
             "database_bytes": self.world.database.stat().st_size,
         }
-        return row
+        return _rows("first sync of all resources", "bare executemany of the same rows", at_most(4), took, bare, more)
 
     def rows(self) -> Iterator[Row]:
         """All but lookups meanwhile."""
         first = self.first()
-        yield first
+        yield from first
         with closing(self.world.open_store()) as store:
             yield from self._unchanged(store)
-            yield self._one_group(store, first)
-            yield self._directory(store, first)
+            yield self._one_group(store, first[0])
+            yield self._directory(store, first[0])
 
     def _unchanged(self, store: Store) -> Iterator[Row]:
         world = self.world
@@ -126,10 +119,10 @@ class Syncs:
             took.append(world.sync_estate(store)[0])
             scan.append(bare_compare(world))
             by_row.append(row_compare(world))
-        more = {"spool": [t.spool for t in took], "publish": [t.publish for t in took]}
-        what, ours = "a sync in which nothing changed", _seconds(t.whole for t in took)
-        yield Row(what, "reading and comparing the rows bare", at_most(1.5), ours, _seconds(scan), more=more)
-        yield Row(what, "the same, a read by key for each", None, ours, _seconds(by_row))
+        more = {"spool": [t.spool.seconds for t in took], "publish": [t.publish.seconds for t in took]}
+        what = "a sync in which nothing changed"
+        yield from _rows(what, "reading and comparing the rows bare", at_most(1.5), took, scan, more)
+        yield from _rows(what, "the same, a read by key for each", None, took, by_row, {})
 
     def _one_group(self, store: Store, first: Row) -> Row:
         took = [self.world.change_first_group(store, empty=n % 2 == 0).whole for n in range(2 * self.repetitions)]
@@ -184,6 +177,15 @@ class _Prober:
 
     def __exit__(self, *_: object) -> None:
         self.told = orjson.loads(self._process.communicate(b"stop\n")[0])
+
+
+def _rows(
+    what: str, peer: str, bar: Bar | None, took: Sequence[Took], bare: Sequence[Watch], more: dict[str, Any]
+) -> list[Row]:
+    """By the clock, which the bar is for, and by the processor's time."""
+    clock = Row(what, peer, bar, _seconds(t.whole for t in took), _seconds(b.seconds for b in bare), more=more)
+    cpu = Figure("CPU s", tuple(t.cpu for t in took)), Figure("CPU s", tuple(b.cpu for b in bare))
+    return [clock, Row(f"{what}: processor", peer, None, *cpu)]
 
 
 def _seconds(them: Iterator[float] | list[float]) -> Figure:

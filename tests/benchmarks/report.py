@@ -131,6 +131,11 @@ def show(rows: Sequence[Row], console: Console, title: str) -> None:
             f"[{colour[row.verdict]}]{row.verdict}[/]" if row.verdict else "",
         )
     console.print(table)
+    for row in rows:
+        if spent := row.more.get("processor_us_an_answer"):
+            ours, theirs = spent["ours"], spent["theirs"]
+            told = f"{row.what}: {ours:.3g} µs of the server's processor for each answer; {row.peer}: {theirs:.3g} µs"
+            console.print(told, markup=False, highlight=False)
     for line in dict.fromkeys(f"missing: {row.peer or row.what}: {row.why}" for row in rows if row.why):
         console.print(line, style="yellow", markup=False, highlight=False)
 

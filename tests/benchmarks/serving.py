@@ -30,6 +30,7 @@ from tests.benchmarks.load import (
 )
 from tests.benchmarks.peers import QUERY, Missing, Server, datasette_target, reading, resp, target
 from tests.benchmarks.report import Bar, Figure, Row, at_least, at_most, in_turns
+from tests.benchmarks.watch import cpu_of
 from tests.benchmarks.world import ARN, World, rid
 
 CONNECTIONS = 32
@@ -50,6 +51,8 @@ class Lookups:
     def __init__(self, world: World, server: Server, seconds: float, repetitions: int) -> None:
         self.world, self.server, self.seconds, self.repetitions = world, server, seconds, repetitions
         self._rng = random.Random(7)
+        self._spent: dict[int, list[float]] = {}
+        """By process that answers: microseconds of its processor time for each answer, load by load."""
         self._targets = Targets(world.folder, "ownerd", target, world.size.resources)
 
     def numbers(self, count: int) -> list[int]:
@@ -89,9 +92,10 @@ class Lookups:
                 theirs = Targets(self.world.folder, "peer", path, self.world.size.resources)
                 ours, others = in_turns(
                     self.repetitions,
-                    lambda: h2load(self.server.socket, self._targets, connections, self.seconds),
-                    lambda: h2load(peer.socket, theirs, connections, self.seconds),
+                    lambda: self._load(connections),
+                    lambda: self._spending(peer, lambda: h2load(peer.socket, theirs, connections, self.seconds)),
                 )
+                row.more = self._processor(peer)
             row.ours, row.theirs = Figure("/s", ours), Figure("/s", others)
         except Missing as missing:
             row.why = str(missing)
@@ -106,7 +110,7 @@ class Lookups:
             "/s",
             self._load,
             redis,
-            lambda it: self._redis_benchmark(it, ["GET", f"{ARN}__rand_int__"]),
+            lambda it: self._spending(it, lambda: self._redis_benchmark(it, ["GET", f"{ARN}__rand_int__"])),
         )
 
     def _get_alone(self, redis: Server | None) -> Row:
@@ -124,7 +128,11 @@ class Lookups:
         row = Row(f"POST /v1/owners of {BATCH}, {_said(CONNECTIONS)}", "Redis MGET (redis-benchmark)", at_least(1))
         keys = [f"{ARN}__rand_int__"] * BATCH
         row = self._against(
-            row, "answers/s", self._post, redis, lambda it: BATCH * self._redis_benchmark(it, ["MGET", *keys])
+            row,
+            "answers/s",
+            lambda: self._spending(self.server, self._post),
+            redis,
+            lambda it: self._spending(it, lambda: BATCH * self._redis_benchmark(it, ["MGET", *keys])),
         )
         if redis is not None:
             asked = [resp(b"MGET", *(rid(n).encode() for n in self.numbers(BATCH))) for _ in range(500)]
@@ -214,6 +222,8 @@ class Lookups:
             else:
                 mine, others = in_turns(self.repetitions, ours, lambda: theirs(redis))
                 row.ours, row.theirs = Figure(unit, mine), Figure(unit, others)
+                if redis.pid in self._spent:
+                    row.more = self._processor(redis)
         except (Missing, OwnerdError) as missing:
             row.why = str(missing)
         return row
@@ -236,8 +246,21 @@ class Lookups:
                     row.why = str(missing)
                 yield row
 
-    def _load(self) -> float:
-        return h2load(self.server.socket, self._targets, CONNECTIONS, self.seconds)
+    def _load(self, connections: int = CONNECTIONS) -> float:
+        return self._spending(self.server, lambda: h2load(self.server.socket, self._targets, connections, self.seconds))
+
+    def _spending(self, server: Server, load: Callable[[], float]) -> float:
+        """Answers a second; notes what each has cost the server."""
+        started, before = time.perf_counter(), cpu_of(server.pid)
+        rate = load()
+        spent = (cpu_of(server.pid) - before) / (rate * (time.perf_counter() - started))
+        self._spent.setdefault(server.pid, []).append(1e6 * spent)
+        return rate
+
+    def _processor(self, peer: Server) -> dict[str, Any]:
+        """For the JSON: processor time of the servers for each answer, which the rest of the machine bears on less."""
+        ours, theirs = (statistics.median(self._spent.pop(it.pid)) for it in (self.server, peer))
+        return {"processor_us_an_answer": {"ours": ours, "theirs": theirs}}
 
 
 def _read(db: sqlite3.Connection, key: str) -> bytes:

@@ -5,10 +5,9 @@ Its files are real: `ownerd poll` reads the same rows from them as the spools th
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from config.settings import Settings, load_settings
 from connectors.values import Bookmark, Change, Kind, Left, Members, Principal, Ref, Resource
 from daemon.pipeline import Report, Store
 from daemon.spool import SpoolWriter
+from tests.benchmarks.watch import Watch
 from tests.processes import toml
 
 ESTATE, CORP = "estate", "corp"
@@ -101,14 +101,20 @@ class Size:
 
 @dataclass(slots=True)
 class Took:
-    """Seconds."""
+    """A sync's time, all but fetching."""
 
-    spool: float = 0.0
-    publish: float = 0.0
+    spool: Watch = field(default_factory=Watch)
+    publish: Watch = field(default_factory=Watch)
 
     @property
     def whole(self) -> float:
-        return self.spool + self.publish
+        """Seconds."""
+        return self.spool.seconds + self.publish.seconds
+
+    @property
+    def cpu(self) -> float:
+        """Seconds of processor time."""
+        return self.spool.cpu + self.publish.cpu
 
 
 class World:
@@ -183,15 +189,15 @@ class World:
     def sync_estate(self, store: Store, revision: int = 0) -> tuple[Took, Report]:
         """Spool and publish all resources. What makes them, in place of fetching them, is not in the time."""
         took = Took()
-        with _Timed(took):
+        with took.spool:
             writer = SpoolWriter(spool := self._spool())
         for name, start, end in self._scopes():
             with writer.scope(name) as scope:
                 for chunk in self.size.estate(revision, start, end):
-                    with _Timed(took):
+                    with took.spool:
                         for record in chunk:
                             scope.add(record)
-        with _Timed(took):
+        with took.spool:
             writer.finish([str(k) for k in Kind])
         return took, self._publish(store, ESTATE, spool, took)
 
@@ -217,23 +223,22 @@ class World:
     def _sync_corp(self, store: Store, chunks: Iterable[list[Change]], since: str | None) -> Took:
         took = Took()
         self._bookmark += 1
-        with _Timed(took):
+        with took.spool:
             writer = SpoolWriter(spool := self._spool())
         with writer.scope(str(self.folder / "corp.json"), since=since) as scope:
             for chunk in chunks:
-                with _Timed(took):
+                with took.spool:
                     for record in chunk:
                         scope.add(record)
             scope.add(Bookmark(str(self._bookmark)))
-        with _Timed(took):
+        with took.spool:
             writer.finish([str(k) for k in Kind])
         self._publish(store, CORP, spool, took)
         return took
 
     def _publish(self, store: Store, name: str, spool: Path, took: Took) -> Report:
-        started = time.perf_counter()
-        report = store.run(name, spool)
-        took.publish += time.perf_counter() - started
+        with took.publish:
+            report = store.run(name, spool)
         with suppress(FileNotFoundError):
             spool.unlink()
         assert report.state == "ok", report
@@ -243,19 +248,6 @@ class World:
         self._spools += 1
         (self.state / "spool").mkdir(parents=True, exist_ok=True)
         return self.state / "spool" / f"bench-{self._spools}.db"
-
-
-class _Timed:
-    """Adds what goes on inside to the time of a spool."""
-
-    def __init__(self, took: Took) -> None:
-        self._took = took
-
-    def __enter__(self) -> None:
-        self._started = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self._took.spool += time.perf_counter() - self._started
 
 
 def _plain(it: Resource) -> dict[str, Any]:
