@@ -374,10 +374,12 @@ def test_a_file_that_may_not_be_read(filled: Asked, monkeypatch: pytest.MonkeyPa
         raise error
 
     monkeypatch.setattr("daemon.store.direct.sqlite3.connect", refuse)
-    monkeypatch.setattr("daemon.store.direct.os.access", lambda *_: False)
-    with pytest.raises(DatabaseUnusable) as caught:
-        filled.direct.get("r0")
-    assert "over the socket" in caught.value.remedy
+    for readable, says in ((False, "only ownerd's own user"), (True, "ownerd.db-shm")):
+        monkeypatch.setattr("daemon.store.direct.os.access", lambda *_, readable=readable: readable)
+        with pytest.raises(DatabaseUnusable) as caught:
+            filled.direct.get("r0")
+        assert "over the socket" in caught.value.remedy
+        assert says in caught.value.remedy
 
 
 def test_the_schema_it_reads_is_the_schema_that_is_written() -> None:

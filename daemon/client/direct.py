@@ -23,14 +23,12 @@ from daemon.client.problems import LookupProblem, bad_request, check_ids, proble
 from daemon.client.values import Answer, Member
 from daemon.errors import DatabaseUnusable
 from daemon.matching import resource_key
-from daemon.store.direct import MOST, DirectReader, Found
+from daemon.store.direct import FORBIDDEN, MOST, DirectReader, Found
 from daemon.store.lookups import Age, Row
 
 _decode = json.JSONDecoder().raw_decode
 _TOGETHER = 100
 """Rows that are decoded together: few enough that memory for their text is at hand."""
-_FORBIDDEN = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}
-"""What SQLite says where this process may not read: that is for its operator to mend, not to be waited for."""
 
 
 class DirectOwners:
@@ -39,8 +37,8 @@ class DirectOwners:
     Never in the writer's way: no transaction is held between two calls. Threads may share it, and take turns; who asks
     in parallel has one for each thread. After a fork, the child opens the file anew.
 
-    `mmap`: bytes of the file to map into memory; twice as fast at random ids, but then an I/O error of the disk, or a
-    file that somebody cuts short, ends the process with SIGBUS in place of an exception (https://www.sqlite.org/mmap.html).
+    `mmap`: bytes of the file to map into memory; batches are half again as fast, but an I/O error of the disk, or a
+    file that somebody cuts short, then ends the process with SIGBUS in place of an exception (https://www.sqlite.org/mmap.html).
     `clock`: seconds since the epoch.
 
     Lists (`/v1/resources`, …) are the socket's.
@@ -171,7 +169,7 @@ class DirectOwners:
             cause = error.__cause__
             if isinstance(cause, FileNotFoundError):
                 raise problem_of(problems.body("not-yet-known", f"{error.message}; {error.remedy}")) from error
-            if isinstance(cause, sqlite3.DatabaseError) and cause.sqlite_errorcode & 0xFF not in _FORBIDDEN:
+            if isinstance(cause, sqlite3.DatabaseError) and cause.sqlite_errorcode & 0xFF not in FORBIDDEN:
                 raise problem_of(problems.body("unavailable", f"{error.message}; {error.remedy}")) from error
             raise
         except sqlite3.DatabaseError as error:

@@ -27,6 +27,8 @@ KNOWN = NEEDED | {"m005_on_call", "m006_suggestions"}
 """And those that change nothing for them, but add an index. Any other may have changed what a row means."""
 MOST = 1000
 """Keys in one statement, and so in one generation: what a request of the socket may ask for."""
+FORBIDDEN = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}
+"""What SQLite says where this process may not read: that is for its operator to mend, not to be waited for."""
 _LOOK = 1.0
 """Seconds between two looks at whether the file was replaced."""
 _CACHE = 8 * 2**20
@@ -178,7 +180,7 @@ class DirectReader:
                 db.close()
                 raise
         except (sqlite3.Error, UnicodeError, OSError) as error:
-            raise DatabaseUnusable(self._path, str(error), remedy=_remedy(self._path)) from error
+            raise DatabaseUnusable(self._path, str(error), remedy=_remedy(self._path, error)) from error
         return db, (told.st_dev, told.st_ino)
 
     def _look(self) -> None:
@@ -226,11 +228,17 @@ def _many(places: int) -> str:
     return lookups.MANY.format(",".join("?" * places))
 
 
-def _remedy(path: Path) -> str:
+def _remedy(path: Path, error: Exception) -> str:
+    """What to do where the file cannot be opened. In this log mode, a reader needs the two files beside it too."""
     try:
         there = path.exists()
     except OSError:
         there = True
     if there and not os.access(path, os.R_OK):
         return "ask over the socket; only ownerd's own user may read the file"
+    if isinstance(error, sqlite3.Error) and error.sqlite_errorcode & 0xFF in FORBIDDEN:
+        return (
+            "ask over the socket; who may not write in its directory can read the file only while ownerd has it open,"
+            f" and with the right to read {path.name}-wal and {path.name}-shm"
+        )
     return "`ownerd poll` makes it: see whether it runs, and where"
