@@ -203,8 +203,7 @@ class Oracle:
         key = same_id(resource)
         said, waits = self.in_force[key], key in self.waiting
         owners, reason = self._judge(said)
-        # While the loss of what it inherited from waits, there is no resource to name.
-        of = None if said is None or said.of not in self.resources else said.of
+        of = None if said is None else said.of
         if reason is None or reason == "directory_never_synced":
             return Answer(owners, "tag" if _of(said) == key else "inherited", False, reason, of, waits)
         if not all(self.directories[f["directory"]].read for f in self.fallback):

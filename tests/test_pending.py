@@ -344,3 +344,14 @@ def test_metrics_count_what_waits(tmp_path: Path) -> None:
     assert 'ownerd_changes_pending{integration="aws"} 1\n' in metrics(reader, Counter(), Counter(), world.clock.now)
     reader.close()
     world.close()
+
+
+def test_the_loss_of_what_is_inherited_from_waits_too(tmp_path: Path) -> None:
+    """The answer still names the resource whose tag decides, though that is gone."""
+    world = hold(tmp_path)
+    world.run("aws", resource("a", "team-a"), resource("r", parent="a"), *(resource(f"x{i}") for i in range(9)))
+    world.run("aws", resource("r", parent="a"), *(resource(f"x{i}") for i in range(9)))
+    row = world.answers()["r"]
+    assert (row["owners"][0]["name"], row["tag"]) == ("team-a", {"key": "owner", "value": "team-a", "resource": "a"})
+    assert row["pending"]["tag"] is None
+    world.close()

@@ -31,7 +31,7 @@ from tests.oracle import Answer, Oracle, alike, same_id, values_of
 T = TypeVar("T")
 ALL = os.environ.get("OWNERD_PROPERTIES") == "all"
 SEED = int(os.environ.get("OWNERD_SEED", "0"))
-EXAMPLES, STEPS = (420 if ALL else 42), 25
+EXAMPLES, STEPS = (560 if ALL else 60), 25
 HOLD, GRACE = 1800.0, 3600.0
 
 FAMILIES = [

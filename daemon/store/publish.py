@@ -165,11 +165,16 @@ class _Known:
         ).fetchone()
         return _Outcome(identity, owners, reason == Reason.DIRECTORY_NEVER_SYNCED)
 
-    def tag(self, claim: _Claim, tagged: str | None, source: int, key: str, rid: str) -> tuple[str, str, Any] | None:
-        """The tag that speaks: its key, its value, and the id of the resource that has it, or had: then None."""
+    def tag(self, claim: _Claim, tagged: str | None, source: int, key: str, rid: str) -> tuple[str, str, str] | None:
+        """The tag that speaks: its key, its value, and the id of the resource that has it.
+
+        While the loss of that resource waits, its key stands for its id.
+        """
         if claim.tag is None:
             return None
-        return (*claim.tag, rid if tagged == key else self._rid(source, tagged))
+        if tagged is None or tagged == key:
+            return (*claim.tag, rid)
+        return (*claim.tag, self._rid(source, tagged) or tagged)
 
     def _read_rid(self, source: int, key: str) -> str | None:
         found = self._db.execute("SELECT rid FROM resource WHERE source_id = ? AND key = ?", (source, key)).fetchone()
