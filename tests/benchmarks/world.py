@@ -189,27 +189,21 @@ class World:
     def sync_estate(self, store: Store, revision: int = 0) -> tuple[Took, Report]:
         """Spool and publish all resources. What makes them, in place of fetching them, is not in the time."""
         took = Took()
-        with took.spool:
+        return took, self._publish(store, ESTATE, self.spool_estate(revision, took.spool), took)
+
+    def spool_estate(self, revision: int, watch: Watch | None = None) -> Path:
+        """Only the spool; `watch` runs while it is written."""
+        watch = watch or Watch()
+        with watch:
             writer = SpoolWriter(spool := self._spool())
         for name, start, end in self._scopes():
             with writer.scope(name) as scope:
                 for chunk in self.size.estate(revision, start, end):
-                    with took.spool:
+                    with watch:
                         for record in chunk:
                             scope.add(record)
-        with took.spool:
+        with watch:
             writer.finish([str(k) for k in Kind])
-        return took, self._publish(store, ESTATE, spool, took)
-
-    def spool_estate(self, revision: int) -> Path:
-        """Only the spool."""
-        writer = SpoolWriter(spool := self._spool())
-        for name, start, end in self._scopes():
-            with writer.scope(name) as scope:
-                for chunk in self.size.estate(revision, start, end):
-                    for record in chunk:
-                        scope.add(record)
-        writer.finish([str(k) for k in Kind])
         return spool
 
     def sync_directory(self, store: Store) -> Took:
