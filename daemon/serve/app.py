@@ -166,9 +166,9 @@ class Pages:
         )
         more = len(found) > most
         now = self._clock()
-        rows = b",".join(lookup.render(row, now=now) for _, row in found[:most])
+        rows = b",".join(lookup.render(row, now) for row in found[:most])
         last = found[most - 1] if more else None
-        cursor = given.cursor_of("r", last[0], last[1].source_id) if last else None
+        cursor = given.cursor_of("r", last.key, last.source_id) if last else None
         return json_response(b'{"resources":[' + rows + b'],"next":' + json_bytes(cursor) + b"}")
 
     def drift(self, request: Request) -> Response:

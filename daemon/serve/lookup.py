@@ -12,9 +12,11 @@ from typing import Any
 
 import orjson
 
+from daemon import problems
 from daemon.matching import resource_key
 from daemon.serve.problems import Problem
-from daemon.store.reader import Age, Reader, Row
+from daemon.store.lookups import Row
+from daemon.store.reader import Reader
 from daemon.text import json_bytes
 
 
@@ -66,19 +68,19 @@ class Lookup:
         plain = self.reader.plain(resource_key(resource))
         if plain is None:
             return None
-        head, age = plain
+        head, aged = plain
         self.counts["answered"] += 1
-        return head, age.tail(self._clock())
+        return head, aged.tail(self._clock())
 
     def answers(self, resources: Sequence[str], limits: Limits) -> bytes:
         """A list of answers or problems, in the order asked."""
         told = []
         plain = limits.oldest is None
-        now, age = self._clock(), self.reader.age
+        now, aged = self._clock(), self.reader.aged
         for resource, rows in zip(resources, self.reader.many([resource_key(r) for r in resources]), strict=True):
             if plain and len(rows) == 1 and not rows[0].waiting:
                 row = rows[0]
-                told.append(row.head + age(row.freshness_id).tail(now))
+                told.append(row.head + aged(row.freshness_id).tail(now))
                 self.counts["answered"] += 1
                 continue
             try:
@@ -91,22 +93,22 @@ class Lookup:
         try:
             row = rows[0] if len(rows) == 1 and integration is None else self.choose(resource, rows, integration)
             if row.waiting:
-                raise self._waits(resource, row)
-            age = self.reader.age(row.freshness_id)
+                sources = self.reader.sources
+                raise Problem.of(problems.waits(resource, sources[row.source_id].name, sources.values()))
+            aged = self.reader.aged(row.freshness_id)
             now = self._clock()
-            if limits.oldest is not None and now - age.oldest > limits.oldest:
-                raise self._too_old(resource, age, now, limits)
+            since = now - aged.age.oldest
+            if limits.oldest is not None and since > limits.oldest:
+                raise Problem.of(problems.too_old(resource, since, limits.oldest))
         except Problem as problem:
             self.counts[problem.kind] += 1
             raise
         self.counts["answered"] += 1
-        return self.render(row, age, now)
+        return row.head + aged.tail(now)
 
-    def render(self, row: Row, age: Age | None = None, now: float | None = None) -> bytes:
+    def render(self, row: Row, now: float | None = None) -> bytes:
         """A row's bytes, with its ages."""
-        age = age or self.reader.age(row.freshness_id)
-        now = self._clock() if now is None else now
-        return row.head + age.tail(now)
+        return row.head + self.reader.aged(row.freshness_id).tail(self._clock() if now is None else now)
 
     def choose(self, resource: str, rows: Sequence[Row], integration: str | None) -> Row:
         """The row that counts. Problem if no integration has the resource, or if several give it different owners."""
@@ -114,16 +116,12 @@ class Lookup:
             wanted = self.integration_id(integration)
             rows = [row for row in rows if row.source_id == wanted]
         if not rows:
-            raise self._absent(resource, integration)
+            sources, superseded = self.reader.sources.values(), self.reader.superseded
+            key = resource_key(resource)
+            raise Problem.of(problems.absent(resource, key, integration, sources, superseded=superseded))
         if len(rows) > 1 and not self.reader.owners_agree(rows):
-            names = sorted(self.reader.sources[row.source_id].name for row in rows)
-            raise Problem(
-                "ambiguous-resource",
-                f"the integrations {', '.join(names)} have this resource, and give it different owners;"
-                " name one with `integration`",
-                resource=resource,
-                integrations=names,
-            )
+            names = [self.reader.sources[row.source_id].name for row in rows]
+            raise Problem.of(problems.ambiguous(resource, names))
         return min(rows, key=lambda row: self.reader.sources[row.source_id].position)
 
     def integration_id(self, name: str) -> int:
@@ -132,56 +130,7 @@ class Lookup:
         for source in self.reader.sources.values():
             if source.name == name and source.role == "integration":
                 return source.id
-        raise Problem("bad-request", f'no integration is named "{name}"')
-
-    def _absent(self, resource: str, integration: str | None) -> Problem:
-        """Unknown, or only not known yet: while a source that could have it was never read, nobody can tell."""
-        key = resource_key(resource)
-        if self.reader.superseded:
-            return Problem(
-                "not-yet-known",
-                "the database that was set aside does not have this resource, and the new one is not filled yet",
-                resource=resource,
-                sources=[],
-            )
-        unread = [
-            {"name": s.name, "error": orjson.loads(s.error) if s.error else None}
-            for s in self.reader.sources.values()
-            if s.could_hold(key) and not s.whole and (integration is None or s.name == integration)
-        ]
-        if unread or not self.reader.sources:
-            names = ", ".join(str(s["name"]) for s in unread) or "no source"
-            return Problem(
-                "not-yet-known",
-                f"no integration has this resource so far, and {names} has not been read whole yet",
-                resource=resource,
-                sources=unread,
-            )
-        return Problem("unknown-resource", "no integration has this resource", resource=resource)
-
-    def _waits(self, resource: str, row: Row) -> Problem:
-        unread = [
-            {"name": s.name, "error": orjson.loads(s.error) if s.error else None}
-            for s in self.reader.sources.values()
-            if s.role == "directory" and not s.whole
-        ]
-        names = ", ".join(str(s["name"]) for s in unread) or "a directory"
-        return Problem(
-            "not-yet-known",
-            f"the resource is known, its owner is not: {names} has not been read whole yet",
-            resource=resource,
-            integration=self.reader.sources[row.source_id].name,
-            reason="directory_never_synced",
-            sources=unread,
-        )
-
-    def _too_old(self, resource: str, age: Age, now: float, limits: Limits) -> Problem:
-        return Problem(
-            "too-old",
-            f"it rests on what was read {now - age.oldest:.0f} s ago; at most {limits.oldest:.0f} s was asked for",
-            resource=resource,
-            age=int(now - age.oldest),
-        )
+        raise Problem.of(problems.no_integration(name))
 
     def with_members(self, answer: bytes) -> bytes:
         """An answer in which each owner has its `members`: active users, nested groups flattened."""

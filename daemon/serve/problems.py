@@ -17,6 +17,12 @@ class Problem(Exception):
         self.status = problems.TYPES[kind][0]
         self.body = problems.body(kind, detail, **more)
 
+    @classmethod
+    def of(cls, body: problems.Body) -> Problem:
+        """The problem with this body."""
+        told = {name: value for name, value in body.items() if name not in {"type", "title", "status", "detail"}}
+        return cls(body["type"].rpartition("/")[2], body["detail"], **told)
+
     def to_json(self) -> bytes:
         """The body."""
         return json_bytes(self.body)

@@ -8,67 +8,37 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-
-import orjson
 
 from daemon.answers import answer_tail
 from daemon.errors import DatabaseUnusable
+from daemon.problems import Source
+from daemon.store.lookups import COMPLETE, Age, Ages
 
 LOOK = 1.0
 """Seconds between two looks at whether the file was replaced."""
 
 
 @dataclass(frozen=True, slots=True)
-class Age:
-    """When what an answer rests on was read, in seconds since the epoch, and until when it is not stale.
+class Aged:
+    """Ages, and the bytes that tell them. There are few ages and many answers: they are rendered once."""
 
-    `valid_until`: the next hand-over of a schedule that the answer goes through; past it, the answer is stale.
-    """
-
-    resource_seen_at: float
-    owners_seen_at: float | None
-    stale_from: float
-    valid_until: float | None = None
-    _fresh: bytes = field(init=False, repr=False, compare=False)
-    _stale: bytes = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        for name, stale in (("_fresh", False), ("_stale", True)):
-            tail = answer_tail(self.resource_seen_at, self.owners_seen_at, stale=stale, valid_until=self.valid_until)
-            object.__setattr__(self, name, tail)
+    age: Age
+    fresh: bytes
+    stale: bytes
 
     def tail(self, now: float) -> bytes:
-        """What ends an answer's bytes at `now`. There are few ages and many answers: it is rendered once."""
-        return self._stale if now > self.stale_from else self._fresh
-
-    @property
-    def oldest(self) -> float:
-        """The time of the oldest reading that the answer rests on."""
-        seen = self.resource_seen_at
-        return seen if self.owners_seen_at is None else min(seen, self.owners_seen_at)
+        """What ends an answer's bytes at `now`."""
+        return self.stale if now > self.age.stale_from else self.fresh
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A source, as far as lookups need it. `whole`: every scope it has was read at least once."""
-
-    id: int
-    name: str
-    role: str
-    position: int
-    prefixes: tuple[str, ...]
-    whole: bool
-    error: str | None
-
-    def could_hold(self, key: str) -> bool:
-        """Whether it is an integration that a resource of this key could come from."""
-        return self.role == "integration" and (
-            not self.prefixes or key.lower().startswith(tuple(p.lower() for p in self.prefixes))
-        )
+def _aged(age: Age) -> Aged:
+    seen = age.resource_seen_at, age.owners_seen_at
+    fresh, stale = (answer_tail(*seen, stale=stale, valid_until=age.valid_until) for stale in (False, True))
+    return Aged(age, fresh, stale)
 
 
 class Follower:
@@ -81,10 +51,8 @@ class Follower:
         self._db: sqlite3.Connection | None = None
         self._version: int | None = None
         self.sources: dict[int, Source] = {}
-        self._ages: dict[int, Age] = {}
-        self._read: dict[int, tuple[float, float]] | None = None
-        """Of each directory that was read: when, and for how long that counts."""
-        self._turns: dict[str, float | None] = {}
+        self._ages: Ages | None = None
+        self._aged: dict[int, Aged] = {}
         self._file: tuple[int, int] | None = None
         self._look_at = 0.0
         self._damaged = False
@@ -148,13 +116,7 @@ class Follower:
             self.superseded = True
             return  # it is being made
         try:
-            ready = (
-                self._damaged
-                or db.execute(
-                    "SELECT EXISTS (SELECT 1 FROM source) AND NOT EXISTS (SELECT 1 FROM source s WHERE NOT s.listed"
-                    " OR EXISTS (SELECT 1 FROM scope c WHERE c.source_id = s.id AND c.read_at IS NULL))"
-                ).fetchone()[0]
-            )
+            ready = self._damaged or db.execute(COMPLETE).fetchone()[0]
         except sqlite3.Error:
             ready = False  # nothing is the matter with the old one
         if not ready:
@@ -184,12 +146,13 @@ class Follower:
         self._look_when_due()
         db = self.db
         db.execute("BEGIN")
+        self._turn = True
         try:
             self._follow(db)
         except BaseException:
+            self._turn = False
             db.execute("ROLLBACK")
             raise
-        self._turn = True
 
     def end_turn(self) -> None:
         """Let the generation go."""
@@ -202,15 +165,16 @@ class Follower:
         """Between `begin_turn` and `end_turn`."""
         return self._turn
 
-    def age(self, freshness_id: int) -> Age:
+    def aged(self, freshness_id: int) -> Aged:
         """The ages that belong to a row of the generation that `know_ages` was last asked about."""
-        return self._ages[freshness_id]
+        return self._aged[freshness_id]
 
     def know_ages(self, db: sqlite3.Connection, freshness_ids: Iterable[int]) -> None:
         """Read the ages of rows, in the generation that the rows were read in: no row gets those of a later one."""
         for freshness_id in freshness_ids:
-            if freshness_id not in self._ages:
-                self._ages[freshness_id] = self._age_of(db, freshness_id)
+            if freshness_id not in self._aged:
+                assert self._ages  # `follow` came first
+                self._aged[freshness_id] = _aged(self._ages.read(db, freshness_id))
 
     def follow(self) -> None:
         """Forget ages and sources if anything was published since, or if another database took this one's place."""
@@ -230,53 +194,7 @@ class Follower:
 
     def _load(self) -> None:
         """Read the sources. Ages follow when a row needs them: a large organization has thousands."""
-        self._ages.clear()
-        self._turns = {"[]": None}
-        self._read = None
-        self.sources = {
-            source_id: Source(source_id, name, role, position, tuple(orjson.loads(prefixes)), bool(whole), error)
-            for source_id, name, role, position, prefixes, whole, error in self.db.execute(
-                "SELECT id, name, role, position, prefixes, listed AND NOT EXISTS"
-                " (SELECT 1 FROM scope c WHERE c.source_id = s.id AND c.read_at IS NULL), error FROM source s"
-            )
-        }
-
-    def _age_of(self, db: sqlite3.Connection, freshness_id: int) -> Age:
-        if self._read is None:
-            self._read = {
-                source_id: (oldest, stale_after)
-                for source_id, oldest, stale_after in db.execute(
-                    "SELECT s.id, min(c.read_at), s.stale_after FROM source s JOIN scope c ON c.source_id = s.id"
-                    " WHERE s.role = 'directory' AND c.read_at IS NOT NULL GROUP BY s.id"
-                )
-            }
-        directories, schedules, read_at, stale_after = db.execute(
-            "SELECT f.directories, f.schedules, coalesce(c.read_at, 0), s.stale_after FROM freshness f"
-            " JOIN scope c ON c.id = f.scope_id JOIN source s ON s.id = c.source_id WHERE f.id = ?",
-            (freshness_id,),
-        ).fetchone()
-        if schedules not in self._turns:
-            self._turns[schedules] = _next_turn(db, schedules)
-        ages = [self._read[d] for d in orjson.loads(directories) if d in self._read]
-        return _age(read_at, stale_after, ages, self._turns[schedules])
-
-
-def _age(
-    read_at: float, stale_after: float, directories: Sequence[tuple[float, float]], valid_until: float | None
-) -> Age:
-    stale_from = min([read_at + stale_after, *(at + after for at, after in directories)])
-    if valid_until is not None:
-        stale_from = min(stale_from, valid_until)
-    return Age(read_at, min((at for at, _ in directories), default=None), stale_from, valid_until)
-
-
-def _next_turn(db: sqlite3.Connection, schedules: str) -> float | None:
-    """The first beginning or end of a shift of `schedules` after what has been published; None if there is none."""
-    found: float | None = db.execute(
-        "SELECT min(at) FROM (SELECT min(h.start) AS at FROM json_each(?1) j JOIN source d ON d.id = j.value ->> 0"
-        " JOIN shift h ON h.directory_id = d.id AND h.schedule_pid = j.value ->> 1 AND h.start > d.turned_at UNION ALL"
-        " SELECT min(h.until) FROM json_each(?1) j JOIN source d ON d.id = j.value ->> 0"
-        " JOIN shift h ON h.directory_id = d.id AND h.schedule_pid = j.value ->> 1 AND h.until > d.turned_at)",
-        (schedules,),
-    ).fetchone()[0]
-    return found
+        self._aged.clear()
+        with self.generation() as db:
+            self._ages = Ages(db)
+        self.sources = self._ages.sources

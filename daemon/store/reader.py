@@ -7,32 +7,19 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
 from daemon.matching import canonical
-from daemon.store.following import Age, Follower, Source
+from daemon.store.following import Aged, Follower
+from daemon.store.lookups import AGREE, MEMBERS, ROWS, Row
 
-__all__ = ["Age", "Reader", "Row", "Source"]
-
-
-_ROWS = "SELECT source_id, freshness_id, outcome_id, waiting, body FROM answer WHERE key = ?"
 _MANY = (
-    "SELECT j.key, a.source_id, a.freshness_id, a.outcome_id, a.waiting, a.body"
+    "SELECT j.key, a.key, a.source_id, a.freshness_id, a.outcome_id, a.waiting, a.body"
     " FROM json_each(?) j CROSS JOIN answer a ON a.key = j.value"
 )
 """By the position of each key in a JSON array: in one query, for half of the time of one for each."""
-
-
-class Row(NamedTuple):
-    """An owner row. `head` is an answer's bytes but for its tail."""
-
-    source_id: int
-    freshness_id: int
-    outcome_id: int
-    waiting: int
-    head: bytes
 
 
 class Reader(Follower):
@@ -44,29 +31,29 @@ class Reader(Follower):
         """The owner rows of a resource, one an integration that has it; mostly one or none."""
         try:
             self.follow()
-            found = self.db.execute(_ROWS, (key,)).fetchall()
+            found = self.db.execute(ROWS, (key,)).fetchall()
             for row in found:
-                if row[1] not in self._ages:
+                if row[2] not in self._aged:
                     with self.generation() as db:
-                        found = db.execute(_ROWS, (key,)).fetchall()
-                        self.know_ages(db, (row[1] for row in found))
+                        found = db.execute(ROWS, (key,)).fetchall()
+                        self.know_ages(db, (row[2] for row in found))
                     break
         except sqlite3.DatabaseError:
             self._damaged = True  # or out of reach: whatever stands in its place is better
             raise
         return list(map(Row._make, found))
 
-    def plain(self, key: str) -> tuple[bytes, Age] | None:
+    def plain(self, key: str) -> tuple[bytes, Aged] | None:
         """Bytes and ages of the one row of a resource; None if it has none or several, or waits. Within a turn."""
-        found = self.db.execute(_ROWS, (key,)).fetchall()
-        if len(found) != 1 or found[0][3]:
+        found = self.db.execute(ROWS, (key,)).fetchall()
+        if len(found) != 1 or found[0][4]:
             return None
-        _, freshness_id, _, _, head = found[0]
-        age = self._ages.get(freshness_id)
-        if age is None:
+        _, _, freshness_id, _, _, head = found[0]
+        aged = self._aged.get(freshness_id)
+        if aged is None:
             self.know_ages(self.db, (freshness_id,))
-            age = self._ages[freshness_id]
-        return head, age
+            aged = self._aged[freshness_id]
+        return head, aged
 
     def many(self, keys: Sequence[str]) -> list[list[Row]]:
         """The owner rows of many resources, in the order asked, all of one generation."""
@@ -79,8 +66,8 @@ class Reader(Follower):
                 if b"\\u0000" in told:  # SQLite ends a JSON text there, and would answer for another id
                     rows = [row for row in rows if "\0" not in keys[row[0]]]
                     each = ((i, key) for i, key in enumerate(keys) if "\0" in key)
-                    rows += [(i, *row) for i, key in each for row in db.execute(_ROWS, (key,))]
-                self.know_ages(db, {row[2] for row in rows})
+                    rows += [(i, *row) for i, key in each for row in db.execute(ROWS, (key,))]
+                self.know_ages(db, {row[3] for row in rows})
         except sqlite3.DatabaseError:
             self._damaged = True
             raise
@@ -92,10 +79,7 @@ class Reader(Follower):
     def owners_agree(self, rows: Sequence[Row]) -> bool:
         """Whether several integrations give a resource the same owners."""
         ids = orjson.dumps([row.outcome_id for row in rows]).decode()
-        found = self.db.execute(
-            "SELECT count(DISTINCT owners) FROM outcome WHERE id IN (SELECT value FROM json_each(?))", (ids,)
-        ).fetchone()
-        return bool(found[0] == 1)
+        return bool(self.db.execute(AGREE, (ids,)).fetchone()[0])
 
     def members(self, directory: str, pid: str, now: float) -> list[dict[str, Any]]:
         """The active users of a principal, nested groups flattened, by name; a user is his own only member.
@@ -104,17 +88,7 @@ class Reader(Follower):
         """
         return [
             {"id": external_id, "email": email, "name": name}
-            for external_id, email, name in self.db.execute(
-                "WITH RECURSIVE d (id) AS (SELECT id FROM source WHERE name = ?), down (pid) AS (SELECT ? UNION"
-                " SELECT b.member_pid FROM down JOIN member b ON b.directory_id = (SELECT id FROM d)"
-                " AND b.group_pid = down.pid AND NOT b.on_call UNION"
-                " SELECT h.member_pid FROM down JOIN shift h ON h.directory_id = (SELECT id FROM d)"
-                " AND h.schedule_pid = down.pid AND h.start <= ? AND h.until > ?)"
-                " SELECT p.external_id, p.email, p.name FROM down JOIN principal p"
-                " ON p.directory_id = (SELECT id FROM d) AND p.pid = down.pid"
-                " WHERE p.kind = 'user' AND p.active ORDER BY p.name, p.external_id",
-                (directory, pid, now, now),
-            )
+            for external_id, email, name in self.db.execute(MEMBERS, (directory, pid, now))
         ]
 
     # --- lists ------------------------------------------------------------------------------------------------------
@@ -129,8 +103,8 @@ class Reader(Follower):
         reason: str | None = None,
         after: tuple[str, int] = ("", 0),
         limit: int = 100,
-    ) -> list[tuple[str, Row]]:
-        """Owner rows by key, with their keys, from after a position on."""
+    ) -> list[Row]:
+        """Owner rows by key, from after a position on."""
         self.follow()
         where, bound = ["(a.key, a.source_id) > (?, ?)"], list[Any](after)
         tables = "answer a"
@@ -162,14 +136,14 @@ class Reader(Follower):
         order = "r.key" if integration is not None else "a.key, a.source_id"
         with self.generation() as db:
             found = [
-                (key, Row(*row))
-                for key, *row in db.execute(
+                Row(*row)
+                for row in db.execute(
                     "SELECT a.key, a.source_id, a.freshness_id, a.outcome_id, a.waiting, a.body"
                     f" FROM {tables} WHERE {' AND '.join(where)} ORDER BY {order} LIMIT ?",
                     (*bound, limit),
                 )
             ]
-            self.know_ages(db, (row.freshness_id for _, row in found))
+            self.know_ages(db, (row.freshness_id for row in found))
         return found
 
     def _outcomes_of(self, owner: str) -> list[int]:
