@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.benchmarks import bench
+from tests.benchmarks import bench, cloud
 from tests.benchmarks.load import is_bulk, is_http, latencies, whole_array, whole_http
 from tests.benchmarks.peers import Missing, program, resp
 from tests.benchmarks.report import Bar, Figure, Row, at_least, at_most, in_turns, verdicts
@@ -73,6 +74,16 @@ def test_ratios_are_of_pairs() -> None:
     assert compared is not None
     assert compared.values == (1.0, 0.5, 3.0)
     assert compared.median == 1.0
+
+
+def test_memory_is_the_command_s_own() -> None:
+    """What this process has in memory is not taken for the command's."""
+    mine = bytearray(200 * 2**20)
+    assert cloud.run([sys.executable, "-c", "pass"]).peak < 100
+    assert 250 < cloud.run([sys.executable, "-c", "bytearray(b'x') * (250 << 20)"]).peak < 350
+    assert len(mine) == 200 * 2**20
+    with pytest.raises(RuntimeError, match="exit code 3"):
+        cloud.run([sys.executable, "-c", "import sys; sys.exit(3)"])
 
 
 def test_a_program_that_is_not_there_is_named() -> None:

@@ -9,11 +9,9 @@ The pages are those of AWS's `GetResources`, a hundred resources each, without a
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -111,19 +109,14 @@ class Ended(NamedTuple):
     """MiB."""
 
 
-def _run(words: list[str], told: bytes = b"") -> Ended:
+def run(words: list[str], told: bytes = b"") -> Ended:
     """Run a process to its end. RuntimeError if it fails."""
-    started = time.perf_counter()
-    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment(**ENVIRONMENT))
-    assert process.stdin
-    process.stdin.write(told)
-    process.stdin.close()
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    took = time.perf_counter() - started
-    if status:
-        raise RuntimeError(f"{words}: exit code {process.returncode}")
-    return Ended(took, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+    launch = [sys.executable, str(Path(__file__).with_name("launch.py")), *words]
+    out = subprocess.run(launch, input=told, stdout=subprocess.PIPE, env=environment(**ENVIRONMENT), check=True)
+    ended = json.loads(out.stdout)
+    if code := ended.pop("code"):
+        raise RuntimeError(f"{words}: exit code {code}")
+    return Ended(**ended)
 
 
 def child(folder: Path, connector: str, options: dict[str, Any], rows: int) -> Ended:
@@ -136,7 +129,7 @@ def child(folder: Path, connector: str, options: dict[str, Any], rows: int) -> E
     spool = folder / "child.db"
     job = job_for(settings, settings.sources[-1], spool)
     job = replace(job, memory_limit=0)  # it is to be seen, not stopped
-    ended = _run([sys.executable, "-P", "-m", "daemon.child", str(os.getpid())], job.to_json())
+    ended = run([sys.executable, "-P", "-m", "daemon.child", "{parent}"], job.to_json())
     with closing(reading(spool)) as db:
         found = db.execute("SELECT count(*), (SELECT group_concat(error) FROM scope) FROM resource").fetchone()
     spool.unlink()
@@ -172,7 +165,7 @@ def rows(folder: Path, size: Size, repetitions: int) -> Iterator[Row]:
     with serving(some) as url:
         for _ in range(repetitions):
             ours.append(child(folder, "aws", _aws(url), some.resources))
-            theirs.append(_run([sys.executable, "-m", "tests.benchmarks.cloud", "loop", url]))
+            theirs.append(run([sys.executable, "-m", "tests.benchmarks.cloud", "loop", url]))
     what = f"aws: a child reads {some.resources:,} resources into the spool"
     peer = "a bare boto3 loop over the same pages"
     for name, unit in (("seconds", "s"), ("cpu", "CPU s"), ("peak", "MiB at most")):
