@@ -49,7 +49,12 @@ class Running:
 
     def look(self, later: float) -> None:
         """Look at all connections as the server does each second, with a clock that is `later` seconds ahead."""
-        self.do(lambda: [c.look(self._loop.time() + later) for c in list(self.door.open)])
+
+        def look() -> None:
+            for connection in list(self.door.open):
+                connection.look(self._loop.time() + later)
+
+        self.do(look)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import schemathesis
@@ -39,7 +40,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @schema.parametrize()
 @settings(max_examples=EXAMPLES, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
-def test_every_answer_is_as_described(url: str, case: schemathesis.Case) -> None:
+def test_every_answer_is_as_described(url: str, case: schemathesis.Case[Any]) -> None:
     """Whatever is asked, by the description or against it: no fault, and no answer that it does not know."""
     # A name of no integration or a cursor of no list is a string as any other, and refused all the same.
     case.call_and_validate(base_url=url, excluded_checks=[positive_data_acceptance])

@@ -13,9 +13,11 @@ def answer_of(fault: Fault, refusals: dict[Fault, Refusal]) -> Answer:
         Fault.UNAVAILABLE: Answer(503, b"<html>Service Unavailable</html>"),
         Fault.THROTTLED_BARE: Answer(429),
         Fault.EMPTY_BODY: Answer(200),
+        Fault.EMPTY_LIST: Answer(empty=True),
         Fault.CUT_BODY: Answer(cut=True),
         Fault.REPEATED_TOKEN: Answer(repeat=True),
         Fault.REFUSED: Answer(refuse=True),
+        Fault.HANG: Answer(stall=True),
     }
     if (refusal := refusals.get(fault)) is None:
         return usual[fault]

@@ -72,9 +72,11 @@ class OnCallRig(Rig):
             Fault.UNAVAILABLE: Answer(503, b"<html>Service Unavailable</html>"),
             Fault.THROTTLED_BARE: Answer(429),
             Fault.EMPTY_BODY: Answer(200),
+            Fault.EMPTY_LIST: Answer(empty=True),
             Fault.CUT_BODY: Answer(cut=True),
             Fault.REPEATED_TOKEN: Answer(repeat=True),
             Fault.REFUSED: Answer(refuse=True),
+            Fault.HANG: Answer(stall=True),
         }
         if (refusal := self.refusals.get(fault)) is not None:
             answer = Answer(refusal.status, refusal.document, refusal.headers)

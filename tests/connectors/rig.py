@@ -39,6 +39,7 @@ class Fault(StrEnum):
     EMPTY_BODY = "success with an empty body"
     CUT_BODY = "the body ends in the middle"
     EMPTY_LIST = "success with an empty list in place of an error the vendor hides"
+    HANG = "the server takes the request and says nothing"
     REPEATED_TOKEN = "the next-page token never changes"
     REFUSED = "connection refused"
     SIZE_LIMIT = "the server's own limit ends the list early"
@@ -74,7 +75,10 @@ class Rig(ABC):
     """Why this rig cannot run here, or None."""
 
     faults: Errors = {}
-    """The faults this rig can inject, and the error each must end as (faults that recover: any value, unused)."""
+    """The faults this rig can inject, and the error each must end as (faults that recover: any value, unused).
+
+    One that has THROTTLED_BARE, which all over HTTP do, injects EMPTY_LIST and HANG too.
+    """
 
     pages: int = 1
     """Pages of the longest list of a whole read. Faults are tried on the first, a middle and the last."""

@@ -14,6 +14,7 @@ import pytest
 from pydantic import ValidationError
 
 import connectors.retry
+import daemon.guard
 from connectors.errors import ConnectorError, StaleBookmark
 from connectors.registry import DIRECTORIES, INTEGRATIONS, load
 from connectors.values import Kind, Principal
@@ -285,7 +286,7 @@ def test_every_kind_is_listed_in_the_docs(role: str, kind: str) -> None:
 SOURCES = {"integration": "aws", "directory": "corp"}
 
 
-def run(world: World, rig: Rig) -> str:
+def run(world: World, rig: Rig, **options: object) -> str:
     """One run of the rig's connector, as a child process makes it; how it ended."""
     world.runs += 1
     world.clock.now += 60
@@ -294,7 +295,7 @@ def run(world: World, rig: Rig) -> str:
     error: Exception | None = None
     source = SOURCES[rig.role]
     try:
-        with contextlib.closing(rig.connector()) as connector:
+        with contextlib.closing(rig.connector(**options)) as connector:
             list(read(Job(source, rig.role, rig.kind, {}, [], str(path)), connector, spool))
     except Exception as caught:
         error = caught
@@ -311,6 +312,45 @@ def rows(world: World) -> list[list[tuple[object, ...]]]:
         world.query("SELECT schedule_pid, member_pid, start, until FROM shift ORDER BY 1, 2, 3"),
         world.query("SELECT key, body FROM answer ORDER BY 1"),
     ]
+
+
+OVER_HTTP = [r for r in RIGS if Fault.THROTTLED_BARE in r.faults]
+
+
+@pytest.mark.parametrize("rig", OVER_HTTP, ids=name_of, indirect=True)
+def test_a_server_that_says_nothing_changes_no_row(rig: Rig, tmp_path: Path) -> None:
+    """It takes the request, on a page in the middle, and keeps its client waiting: the scope fails after `timeout`."""
+    with contextlib.closing(World(tmp_path, configuration(integration()))) as world:
+        assert run(world, rig) == "ok"
+        before = rows(world)
+        with rig.inject(Fault.HANG, (rig.pages + 1) // 2):
+            state = run(world, rig, timeout=0.2)
+        assert rows(world) == before
+        assert state in {"failed", "partial"}
+        assert run(world, rig) == "ok"
+        assert rows(world) == before
+
+
+@pytest.mark.parametrize("rig", OVER_HTTP, ids=name_of, indirect=True)
+def test_an_empty_page_changes_no_row(rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """200, and nothing in the list, where an API hides an error: it is noticed, or else the guard holds what would go.
+
+    Where nothing in the protocol tells, the connector reads a shorter list in good faith. A rig has few rows: so the
+    guard counts all of them here, and lets none go.
+    """
+    monkeypatch.setattr(daemon.guard, "COUNTED_FROM", 1)
+    with contextlib.closing(World(tmp_path, configuration(integration(), guard={"max_removed": 0}))) as world:
+        assert run(world, rig) == "ok"
+        before, noticed = rows(world), set()
+        for page in sorted({1, (rig.pages + 1) // 2, rig.pages}):
+            with rig.inject(Fault.EMPTY_LIST, page):
+                state = run(world, rig)
+            print(name_of(rig), page, state)
+            assert rows(world) == before, page
+            noticed |= {state} & {"failed", "held", "partial"}
+        assert noticed
+        assert run(world, rig) == "ok"
+        assert rows(world) == before
 
 
 @pytest.mark.parametrize("rig", [r for r in RIGS if r.faults], ids=name_of, indirect=True)

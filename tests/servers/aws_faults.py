@@ -87,12 +87,14 @@ class AwsFaults:
     def inject(self, fault: Spoiled, page: int) -> Iterator[None]:
         """`fault` is one of the suite's; (HTTP status, code, message) of an error of AWS; or an answer "lost once"."""
         self._fault, self._page, self._repeated = fault, page, None
+        self._over = threading.Event()
         if fault is Fault.REFUSED and page == 1:
             self._refuse()
         try:
             yield
         finally:
             self._fault = None
+            self._over.set()
             if self._server is None:
                 self._listen()
 
@@ -161,6 +163,11 @@ class AwsFaults:
         match fault:
             case Fault.UNAVAILABLE:
                 _send(request, 503, b"<html><body><h1>503 Service Unavailable</h1></body></html>", {})
+            case Fault.EMPTY_LIST:
+                _send(request, 200, b'{"ResourceTagMappingList": [], "PaginationToken": ""}', {})
+            case Fault.HANG:
+                self._over.wait(30)
+                request.close_connection = True
             case Fault.EMPTY_BODY:
                 _send(request, 200, b"", {})
             case Fault.CUT_BODY:

@@ -262,7 +262,7 @@ class AzureServer(HttpsServer[Answer]):
             headers |= answer.more
             if not (answer.right or answer.repeat or answer.change or answer.hide or answer.first):
                 status, sent, headers = answer.status, answer.body, dict(answer.headers)
-        send(request, status, headers.items(), sent, cut=bool(answer and answer.cut))
+        send(request, status, headers.items(), sent, broken=answer)
 
     def _sign_in(self, request: BaseHTTPRequestHandler, tenant: str, form: dict[str, str]) -> None:
         """The authority: where its token endpoint is, and a token for a secret or a certificate (RFC 6749, RFC 7523)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import ssl
 import tempfile
 import threading
@@ -22,6 +23,8 @@ class Broken:
 
     cut: bool = False
     """Announce the whole body, send two thirds, and hang up."""
+    empty: bool = False
+    """The page itself, its counts too, but with nothing in its lists, and nothing that leads on."""
     repeat: bool = False
     """The page itself, but what leads on from it leads to this page again."""
     refuse: bool = False
@@ -178,15 +181,38 @@ def body_of(request: BaseHTTPRequestHandler) -> bytes:
     return request.rfile.read(int(request.headers.get("Content-Length") or 0))
 
 
+_LEADS_ON = {"next", "more", "nextPageToken", "@odata.nextLink", "@odata.deltaLink", "continue", "$skipToken"}
+_LEAD_ON = {"link", "after-cursor"}
+_ENVELOPE = {"schemas"}
+"""Lists that belong to every answer, and hold no rows."""
+
+
+def emptied(document: Any) -> Any:
+    """A page with nothing in its lists, and nothing that leads on."""
+    if isinstance(document, list):
+        return []
+    if not isinstance(document, dict):
+        return document
+    return {
+        name: [] if isinstance(value, list) and name not in _ENVELOPE else emptied(value)
+        for name, value in document.items()
+        if name not in _LEADS_ON
+    }
+
+
 def send(
     request: BaseHTTPRequestHandler,
     status: int,
     headers: Iterable[tuple[str, str]],
     body: bytes,
     *,
-    cut: bool = False,
+    broken: Broken | None = None,
 ) -> None:
-    """Answer a request. `cut`: announce the whole body, send two thirds, and hang up."""
+    """Answer a request. Where the page is broken it may be cut: announced whole, two thirds sent; or emptied."""
+    cut = bool(broken and broken.cut)
+    if broken and broken.empty and status == 200:
+        body = json.dumps(emptied(json.loads(body))).encode()
+        headers = [(name, value) for name, value in headers if name.lower() not in _LEAD_ON]
     request.send_response(status)
     request.send_header("Content-Length", str(len(body)))
     for name, value in headers:

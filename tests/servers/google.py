@@ -320,12 +320,12 @@ class GoogleServer(HttpsServer[Answer]):
         if answer:
             if self._hangs_up(request, answer):
                 return
-            if not (answer.right or answer.repeat or answer.cut or answer.change):
+            if not (answer.right or answer.repeat or answer.cut or answer.change or answer.empty):
                 status, data, headers = answer.status, answer.body, dict(answer.headers)
-        if "gzip" in request.headers.get("Accept-Encoding", ""):
+        if "gzip" in request.headers.get("Accept-Encoding", "") and not (answer and answer.empty):
             data, headers = gzip.compress(data, mtime=0), {**headers, "Content-Encoding": "gzip"}
         told = [("Content-Type", "application/json; charset=UTF-8"), *headers.items()]
-        send(request, status, told, data, cut=bool(answer and answer.cut))
+        send(request, status, told, data, broken=answer)
 
     def _call(
         self, request: BaseHTTPRequestHandler, path: str, query: dict[str, list[str]]

@@ -351,12 +351,12 @@ class GraphServer(HttpsServer[Answer]):
         if answer:
             if self._hangs_up(request, answer):
                 return
-            if not (answer.right or answer.repeat or answer.change):
+            if not (answer.right or answer.repeat or answer.change or answer.empty):
                 status, data, headers = answer.status, answer.body, dict(answer.headers)
         if answer and answer.drip:
             self._drip(request, status, headers)
         else:
-            send(request, status, headers.items(), data, cut=bool(answer and answer.cut))
+            send(request, status, headers.items(), data, broken=answer)
 
     def _drip(self, request: BaseHTTPRequestHandler, status: int, headers: dict[str, str]) -> None:
         """Begin a long body, and send a blank now and then."""

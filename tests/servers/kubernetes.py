@@ -277,7 +277,7 @@ class KubernetesServer(HttpsServer[Answer]):
         if answer and self._hangs_up(request, answer):
             return
         status, headers, data = 200, {}, b""
-        right = answer is None or answer.cut or answer.right or answer.repeat or answer.half
+        right = answer is None or answer.cut or answer.right or answer.repeat or answer.half or answer.empty
         if right:
             if answer and answer.before:
                 answer.before()
@@ -298,10 +298,10 @@ class KubernetesServer(HttpsServer[Answer]):
         elif answer:
             status, data, headers = answer.status, answer.body, dict(answer.headers)
         told = [("Content-Type", "application/json"), ("Audit-Id", str(uuid.UUID(int=len(self.requests))))]
-        if "gzip" in request.headers.get("Accept-Encoding", "") and len(data) > 128 * 1024:
+        if "gzip" in request.headers.get("Accept-Encoding", "") and len(data) > 128 * 1024 and not (answer and answer.empty):
             data = gzip.compress(data, 1)
             told.append(("Content-Encoding", "gzip"))
-        send(request, status, [*told, *headers.items()], data, cut=bool(answer and answer.cut))
+        send(request, status, [*told, *headers.items()], data, broken=answer)
 
     def _stream(self, request: BaseHTTPRequestHandler, events: list[dict[str, Any]], answer: Answer | None) -> None:
         request.send_response(200)

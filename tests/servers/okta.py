@@ -317,12 +317,12 @@ class OktaServer(HttpsServer[Answer]):
         if answer:
             if self._hangs_up(request, answer):
                 return
-            if not (answer.right or answer.repeat):
+            if not (answer.right or answer.repeat or answer.empty):
                 status, data, links, headers = answer.status, answer.body, [], dict(answer.headers)
         if self.one_link_header and links:
             links = [", ".join(links)]
         told = [("Content-Type", "application/json"), *headers.items(), *(("Link", link) for link in links)]
-        send(request, status, told, data, cut=bool(answer and answer.cut))
+        send(request, status, told, data, broken=answer)
 
     def _meet(self, path: str) -> None:
         """Count who is here at the same time; and have those of the meeting wait for each other."""

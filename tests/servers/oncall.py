@@ -85,7 +85,7 @@ class OnCallServer(HttpsServer[Answer]):
                 status, document, told = refusal.status, refusal.document, dict(refusal.headers)
         if broken and self._hangs_up(request, broken):
             return
-        if broken and not (broken.cut or broken.repeat):
+        if broken and not (broken.cut or broken.repeat or broken.empty):
             status, document, told = broken.status, broken.document, dict(broken.headers)
         data = (
             document if isinstance(document, bytes) else json.dumps(document).encode() if document is not None else b""
@@ -95,7 +95,7 @@ class OnCallServer(HttpsServer[Answer]):
             status,
             [("Content-Type", "application/json"), *told.items()],
             data,
-            cut=bool(broken and broken.cut),
+            broken=broken,
         )
 
 

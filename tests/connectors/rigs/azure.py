@@ -112,6 +112,7 @@ ANSWERS = {
     Fault.EMPTY_LIST: Answer(hide=True),
     Fault.REPEATED_TOKEN: Answer(repeat=True),
     Fault.REFUSED: Answer(refuse=True),
+    Fault.HANG: Answer(stall=True),
     Fault.SIZE_LIMIT: Answer(change=truncated),
 }
 CHANGES = {

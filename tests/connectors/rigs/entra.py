@@ -58,9 +58,11 @@ ANSWERS = {
     Fault.THROTTLED_ONCE: Answer.error(GraphProblem.throttled(**{"Retry-After": "10"}), times=1),
     Fault.THROTTLED_BARE: Answer.error(GraphProblem.throttled()),
     Fault.EMPTY_BODY: Answer(200),
+    Fault.EMPTY_LIST: Answer(empty=True),
     Fault.CUT_BODY: Answer(cut=True, right=True),
     Fault.REPEATED_TOKEN: Answer(repeat=True),
     Fault.REFUSED: Answer(refuse=True),
+    Fault.HANG: Answer(stall=True),
 }
 
 

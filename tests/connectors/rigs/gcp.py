@@ -118,9 +118,11 @@ ANSWERS = {
     Fault.UNAVAILABLE: Answer.of(GoogleProblem(503, "The service is currently unavailable.")),
     Fault.THROTTLED_BARE: Answer.of(GoogleProblem(429, "Quota exceeded for quota metric.")),
     Fault.EMPTY_BODY: Answer(200),
+    Fault.EMPTY_LIST: Answer(empty=True),
     Fault.CUT_BODY: Answer(cut=True),
     Fault.REPEATED_TOKEN: Answer(repeat=True),
     Fault.REFUSED: Answer(refuse=True),
+    Fault.HANG: Answer(stall=True),
 }
 
 

@@ -73,6 +73,7 @@ ANSWERS = {
     Fault.EMPTY_LIST: Answer(200, b"{}"),
     Fault.REPEATED_TOKEN: Answer(repeat=True),
     Fault.REFUSED: Answer(refuse=True),
+    Fault.HANG: Answer(stall=True),
 }
 
 

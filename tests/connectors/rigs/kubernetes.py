@@ -330,9 +330,11 @@ def answer_of(fault: Fault) -> Answer:
         ),
         Fault.THROTTLED_BARE: Answer(429),
         Fault.EMPTY_BODY: Answer(200),
+        Fault.EMPTY_LIST: Answer(empty=True),
         Fault.CUT_BODY: Answer(cut=True),
         Fault.REPEATED_TOKEN: Answer(repeat=True),
         Fault.REFUSED: Answer(refuse=True),
+        Fault.HANG: Answer(stall=True),
     }[fault]
 
 

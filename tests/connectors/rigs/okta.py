@@ -62,9 +62,11 @@ ANSWERS = {
     Fault.UNAVAILABLE: Answer(503),
     Fault.THROTTLED_BARE: Answer(429),
     Fault.EMPTY_BODY: Answer(200),
+    Fault.EMPTY_LIST: Answer(empty=True),
     Fault.CUT_BODY: Answer(cut=True, right=True),
     Fault.REPEATED_TOKEN: Answer(repeat=True),
     Fault.REFUSED: Answer(refuse=True),
+    Fault.HANG: Answer(stall=True),
 }
 
 

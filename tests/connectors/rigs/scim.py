@@ -66,7 +66,12 @@ REFUSALS: dict[Fault, Refusal] = {
 def answer_of(fault: Fault) -> Answer:
     """What a page that suffers `fault` answers."""
     if (refusal := REFUSALS.get(fault)) is None:
-        return Answer(cut=fault is Fault.CUT_BODY, refuse=fault is Fault.REFUSED)
+        return Answer(
+            cut=fault is Fault.CUT_BODY,
+            refuse=fault is Fault.REFUSED,
+            empty=fault is Fault.EMPTY_LIST,
+            stall=fault is Fault.HANG,
+        )
     answer = Answer(refusal.status, refusal.document, refusal.headers)
     answer.times = 1 if fault is Fault.THROTTLED_ONCE else answer.times
     return answer
