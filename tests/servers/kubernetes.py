@@ -298,7 +298,11 @@ class KubernetesServer(HttpsServer[Answer]):
         elif answer:
             status, data, headers = answer.status, answer.body, dict(answer.headers)
         told = [("Content-Type", "application/json"), ("Audit-Id", str(uuid.UUID(int=len(self.requests))))]
-        if "gzip" in request.headers.get("Accept-Encoding", "") and len(data) > 128 * 1024 and not (answer and answer.empty):
+        if (
+            "gzip" in request.headers.get("Accept-Encoding", "")
+            and len(data) > 128 * 1024
+            and not (answer and answer.empty)
+        ):
             data = gzip.compress(data, 1)
             told.append(("Content-Encoding", "gzip"))
         send(request, status, [*told, *headers.items()], data, broken=answer)
