@@ -102,11 +102,7 @@ def _ended(writers: dict[str, ScopeWriter], scope: str, error: Exception | None)
     """Close a scope; what there is to tell of it."""
     writer = writers.pop(scope)
     if error is None:
-        try:
-            writer.end()
-        except ConnectorError as contradicted:
-            error = contradicted
-    if error is None:
+        writer.end()
         return {"scope": scope, "rows": writer.count, "done": True}
     writer.fail(error)
     return {"scope": scope, "error": describe(error)}
