@@ -17,7 +17,7 @@ from pydantic_core import PydanticCustomError
 from connectors.answers import attributes_of, gone_meanwhile, one_line, plain, rows_of, text_of
 from connectors.client_credentials import Client
 from connectors.contract import Check, Connector
-from connectors.errors import BadData, ConnectorError, Forbidden
+from connectors.errors import BadData, ConnectorError, Forbidden, Incomplete
 from connectors.http import Api, part
 from connectors.options import HttpOptions, Secret
 from connectors.paging import Pages
@@ -136,11 +136,17 @@ class PingOne(Connector):
         key = "groupMemberships" if path.endswith("/memberOfGroups") else path
         pages = Pages(path)
         url, asked = f"{self._place}/{path}", {"limit": LIMIT, **query}
+        seen = 0
         while True:
             body = self._client.get(url, permission=RIGHT, **asked).body
-            yield rows_of(part(part(body, "_embedded", dict, path), key, list, path), path)
+            rows = rows_of(part(part(body, "_embedded", dict, path), key, list, path), path)
+            seen += len(rows)
+            yield rows
             links = part(body, "_links", dict, path)
             if links.get("next") is None:
+                told = body.get("count")  # not every list has it, and it may lag: so it is no sum to be met
+                if not rows and isinstance(told, int) and seen < told:
+                    raise Incomplete(f"{path}: an empty page after {seen} of {told}")
                 return
             link = pages.turn(text_of(links["next"], "href", f"{path}: the next page"))
             url, asked = _with(link, query), {}

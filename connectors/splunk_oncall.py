@@ -15,7 +15,7 @@ from pydantic import Field
 
 from connectors import retry
 from connectors.answers import attributes_of, gone_meanwhile, plain, rows_of, text_of
-from connectors.errors import BadData, ConnectorError, Forbidden, Throttled
+from connectors.errors import BadData, ConnectorError, Forbidden, Incomplete, Throttled
 from connectors.http import Answer, Api, part
 from connectors.options import HttpOptions, Secret
 from connectors.pace import Pace
@@ -72,6 +72,8 @@ class SplunkOnCall(OnCallSystem):
                 place = f"members of team {slug}"
                 answer = self._get("members", f"api-public/v1/team/{quote(slug, safe='')}/members")
                 members = rows_of(part(answer.body, "members", list, place), place)
+                if not members and row.get("memberCount"):
+                    raise Incomplete(f"{place}: none of the {row['memberCount']} that the list of teams counts")
                 yield Members(team.ref, tuple(_ref(row, place) for row in members))
 
     def _teams(self) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo
 from pydantic import Field
 
 from connectors.answers import attributes_of, gone_meanwhile, plain, rows_of, text_of
-from connectors.errors import BadData, ConnectorError, Forbidden, Unauthenticated
+from connectors.errors import BadData, ConnectorError, Forbidden, Incomplete, Unauthenticated
 from connectors.http import Api, part
 from connectors.options import HttpOptions, Secret
 from connectors.paging import Pages
@@ -103,13 +103,19 @@ class Zenduty(OnCallSystem):
     def _rows(self, path: str) -> Iterator[dict[str, Any]]:
         pages = Pages(path)
         link = path
+        seen = 0
         while True:
             body = self._api.get(link).body
             if isinstance(body, list):  # as the reference has it
                 yield from rows_of(body, path)
                 return
-            yield from rows_of(part(body, "results", list, path), path)  # as some accounts are answered
+            rows = rows_of(part(body, "results", list, path), path)  # as some accounts are answered
+            seen += len(rows)
+            yield from rows
             if body.get("next") is None:
+                told = body.get("count")
+                if isinstance(told, int) and seen < told:
+                    raise Incomplete(f"{path}: {seen} of {told}, and no further page")
                 return
             link = pages.turn(text_of(body, "next", path))
 
