@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 from tests.connectors.rig import Fault
 from tests.servers.aws_indexes import Indexes
 from tests.servers.moto_aws import ACCOUNT
+from tests.servers.spoiler import Spoiler
 
 _THROTTLED = (429, "ThrottledException", "Rate exceeded")
 _ERRORS = {
@@ -58,6 +59,8 @@ class AwsFaults:
         """(service, region) of each request, in order."""
         self.canned: Callable[[str, str], tuple[int, bytes] | None] = lambda _service, _body: None
         """What to answer (HTTP status, body) in moto's place, by service and request body; None leaves it to moto."""
+        self.spoiler: Spoiler | None = None
+        """What stands before `serve`."""
         self.indexes = Indexes()
         self.refused: set[str] = set()
         """Accounts whose roles nobody may assume."""
@@ -77,11 +80,11 @@ class AwsFaults:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[AwsFaults]:
-        self._listen()
+        self.listen()
         try:
             yield self
         finally:
-            self._refuse()
+            self.unlisten()
 
     @contextlib.contextmanager
     def inject(self, fault: Spoiled, page: int) -> Iterator[None]:
@@ -89,23 +92,28 @@ class AwsFaults:
         self._fault, self._page, self._repeated = fault, page, None
         self._over = threading.Event()
         if fault is Fault.REFUSED and page == 1:
-            self._refuse()
+            self.unlisten()
         try:
             yield
         finally:
             self._fault = None
             self._over.set()
-            if self._server is None:
-                self._listen()
+            self.listen()
 
-    def _listen(self) -> None:
+    def listen(self) -> None:
+        """Accept connections, if it does not."""
+        if self._server is not None:
+            return
         faults = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
-                faults._answer(self, self.rfile.read(int(self.headers.get("Content-Length", 0))))
+                if faults.spoiler is None:
+                    faults.serve(self)
+                else:
+                    faults.spoiler.serve(self, faults.serve, faults.unlisten)
 
             do_GET = do_PUT = do_POST
 
@@ -118,13 +126,16 @@ class AwsFaults:
         self._port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
-    def _refuse(self) -> None:
+    def unlisten(self) -> None:
+        """Refuse connections."""
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
             self._server = None
 
-    def _answer(self, request: BaseHTTPRequestHandler, body: bytes) -> None:
+    def serve(self, request: BaseHTTPRequestHandler) -> None:
+        """Answer one request."""
+        body = request.rfile.read(int(request.headers.get("Content-Length", 0)))
         credential = re.search(r"Credential=([^/]+)/\d+/([^/]+)/([^/]+)/", request.headers.get("Authorization", ""))
         key, region, service = credential.groups() if credential else ("", "", "")
         self.requests.append((service, region))
@@ -154,7 +165,7 @@ class AwsFaults:
         if listing and status == 200 and (following := json.loads(answer).get("PaginationToken")):
             self._pages[following] = page + 1
         if listing and self._fault is Fault.REFUSED and page + 1 == self._page:
-            self._refuse()
+            self.unlisten()
             request.close_connection = True
             headers["Connection"] = "close"
         _send(request, status, answer, headers)

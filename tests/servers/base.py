@@ -16,6 +16,8 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import trustme
 
+from tests.servers.spoiler import Spoiler, emptied, leads_on
+
 
 @dataclass(kw_only=True)
 class Broken:
@@ -49,6 +51,8 @@ class HttpsServer(ABC, Generic[A]):
     """Whether clients may show certificates of `authority`."""
     tls: bool = True
     """Plain HTTP if not."""
+    spoiler: Spoiler | None = None
+    """What stands before `serve`."""
 
     def __init__(self) -> None:
         self.url = self.ca_file = ""
@@ -72,14 +76,13 @@ class HttpsServer(ABC, Generic[A]):
     def broken(self, name: str, page: int, answer: A) -> Iterator[A]:
         """Have page `page` (from 1; 0 of a watch) of the list `name`, often a path, answer wrongly while this lasts."""
         if answer.refuse and page <= 1:
-            self._unlisten()
+            self.unlisten()
         self._broken[name, page] = answer
         try:
             yield answer
         finally:
             del self._broken[name, page]
-            if self._httpd is None:
-                self._listen()
+            self.listen()
 
     def _broken_answer(self, name: str, page: int) -> A | None:
         answer = self._broken.get((name, page))
@@ -91,7 +94,7 @@ class HttpsServer(ABC, Generic[A]):
     def _hangs_up(self, request: BaseHTTPRequestHandler, answer: A) -> bool:
         """Refuse or stall, if that is the fault; and tell whether it was."""
         if answer.refuse:
-            self._unlisten()
+            self.unlisten()
         elif answer.stall:
             self._stopping.wait(30)
         else:
@@ -111,16 +114,19 @@ class HttpsServer(ABC, Generic[A]):
             self._tls.verify_mode = ssl.CERT_OPTIONAL
             self.authority.configure_trust(self._tls)
         self.authority.issue_cert(*self.names).configure_cert(self._tls)
-        self._listen()
+        self.listen()
         self.url = f"{'https' if self.tls else 'http'}://127.0.0.1:{self._port}"
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stopping.set()
-        self._unlisten()
+        self.unlisten()
         self._folder.cleanup()
 
-    def _listen(self) -> None:
+    def listen(self) -> None:
+        """Accept connections, if it does not."""
+        if self._httpd is not None:
+            return
         self._httpd = Listener(("127.0.0.1", self._port), self._handler())
         self._port = self._httpd.server_address[1]
         if self.tls:
@@ -129,7 +135,8 @@ class HttpsServer(ABC, Generic[A]):
             )
         self._httpd.start()
 
-    def _unlisten(self) -> None:
+    def unlisten(self) -> None:
+        """Refuse connections."""
         httpd, self._httpd = self._httpd, None
         if httpd is not None:
             httpd.shutdown()
@@ -146,6 +153,8 @@ class HttpsServer(ABC, Generic[A]):
             def answer(self) -> None:
                 if server._httpd is None:  # refusing: a connection kept alive is no way in
                     self.close_connection = True
+                elif server.spoiler is not None:
+                    server.spoiler.serve(self, server.serve, server.unlisten)
                 else:
                     server.serve(self)
 
@@ -181,25 +190,6 @@ def body_of(request: BaseHTTPRequestHandler) -> bytes:
     return request.rfile.read(int(request.headers.get("Content-Length") or 0))
 
 
-_LEADS_ON = {"next", "more", "nextPageToken", "@odata.nextLink", "@odata.deltaLink", "continue", "$skipToken"}
-_LEAD_ON = {"link", "after-cursor"}
-_ENVELOPE = {"schemas"}
-"""Lists that belong to every answer, and hold no rows."""
-
-
-def emptied(document: Any) -> Any:
-    """A page with nothing in its lists, and nothing that leads on."""
-    if isinstance(document, list):
-        return []
-    if not isinstance(document, dict):
-        return document
-    return {
-        name: [] if isinstance(value, list) and name not in _ENVELOPE else emptied(value)
-        for name, value in document.items()
-        if name not in _LEADS_ON
-    }
-
-
 def send(
     request: BaseHTTPRequestHandler,
     status: int,
@@ -212,7 +202,7 @@ def send(
     cut = bool(broken and broken.cut)
     if broken and broken.empty and status == 200:
         body = json.dumps(emptied(json.loads(body))).encode()
-        headers = [(name, value) for name, value in headers if name.lower() not in _LEAD_ON]
+        headers = [(name, value) for name, value in headers if not leads_on(name)]
     request.send_response(status)
     request.send_header("Content-Length", str(len(body)))
     for name, value in headers:

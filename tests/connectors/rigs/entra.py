@@ -36,6 +36,7 @@ USERS: list[tuple[str, str, str | None, str, bool]] = [
     ("x_partner.example#EXT#@acme.example", "Guest", "x@partner.example", "x@partner.example", True),
     ("zoë@acme.example", "Zoë 🦉 \u202e", None, "zoë@acme.example", True),
     ("nour@acme.example", "نور " + "x" * 200, None, "nour@acme.example", True),
+    *((f"u{n}@acme.example", f"User {n}", None, f"u{n}@acme.example", True) for n in range(8, 11)),
 ]
 GROUPS: list[tuple[str, list[str]]] = [
     ("Team Payments", [user(0), user(1), user(4)]),
@@ -76,7 +77,7 @@ class EntraRig(Rig):
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        with GraphServer(page=3) as self.server, tempfile.TemporaryDirectory() as folder:
+        with GraphServer(page=4) as self.server, tempfile.TemporaryDirectory() as folder:
             self.token_file = Path(folder, "token")
             self.token_file.write_text(self.server.token + "\n")
             self.server.delta_page = 2

@@ -24,6 +24,7 @@ TEAMS = {
     "team-abcd": ("Team Payments", ["Ada", "bob"]),
     "team-efgh": ("команда: ключи", ["дина", "zoë"]),
     "team-ijkl": ("empty " + "x" * 300, []),
+    "team-mnop": ("all 🦉", ["ada", "дина", "yamada", "zoë", "bob"]),
 }
 SHIFTS: list[tuple[str, str, float, float]] = [
     ("pol-high", "ada", at(-2), at(3)),
@@ -41,6 +42,7 @@ POLICIES = [("pol-high", "High Severity"), ("pol-low", "低"), ("pol-fixed", "al
 class SplunkOnCallRig(OnCallRig):
     kind = "splunk_oncall"
     longest = "members"
+    pages = 4
     faults = {k: v for k, v in OnCallRig.faults.items() if k is not Fault.REPEATED_TOKEN}
     refusals = {
         Fault.UNAUTHENTICATED: problem(401, "Authentication parameters missing"),

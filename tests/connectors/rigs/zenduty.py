@@ -10,13 +10,15 @@ from tests.connectors.oncall_rig import OnCallRig, at, iso
 from tests.connectors.rig import Fault, Rig, key_of, member_key, shift_key
 from tests.servers.zenduty import ZendutyServer, layer, override, problem, restriction
 
-ADA, DINA, YAMADA, ZOE, BOB = (f"216bba3d-7268-4a8e-89e9-{n}" for n in range(1, 6))
+ADA, DINA, YAMADA, ZOE, BOB, MIRA, SOLO = (f"216bba3d-7268-4a8e-89e9-{n}" for n in range(1, 8))
 USERS = [
     (ADA, "Ada", "Lovelace", "ada@acme.example"),
     (DINA, "Дина", " ", "дина@acme.example"),
     (YAMADA, "山田", "太郎", "yamada@acme.example"),
     (ZOE, "Zoë 🦉 \u202e", "", "zoë@acme.example"),
     (BOB, "O'Brien", '"Bob" <b>', "bob+oncall@acme.example"),
+    (MIRA, "Mira", "", "mira@acme.example"),
+    (SOLO, "Solo", "", "solo@acme.example"),
 ]
 PAYMENTS, KEYS, EMPTY = (f"1f1b4d79-ed32-44fc-926d-f794b975200{n}" for n in range(1, 4))
 TEAMS = {
@@ -45,7 +47,7 @@ class ZendutyRig(OnCallRig):
         Fault.FORBIDDEN: problem(403, "You do not have permission to perform this action."),
         Fault.THROTTLED_ONCE: problem(429, "Request was throttled.", {"Retry-After": "42"}),
     }
-    page: int | None = 2
+    page: int | None = 3
 
     def make(self) -> ZendutyServer:
         server = ZendutyServer(page=self.page)
