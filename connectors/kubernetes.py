@@ -75,6 +75,8 @@ class _Page(NamedTuple):
     version: str
     items: list[dict[str, Any]]
     token: str
+    left: int
+    """How many are on later pages, as the server estimates; 0 if it does not tell."""
 
 
 class Kubernetes(Connector):
@@ -175,7 +177,10 @@ class Kubernetes(Connector):
                 spool.write(json.dumps((row.id, row.type, row.name, row.parent, row.tags)) + "\n")
             if not page.token:
                 return first.version
+            left = page.left
             page = self._page(kind, PAGE, pages.turn(page.token))
+            if left and not page.items:  # inexact it may be, but for all of one moment some are no none
+                raise Incomplete(f"list {kind.scope}: an empty page, where {left} objects were left")
 
     def _page(self, kind: ServedKind, limit: int, token: str = "") -> _Page:
         place = f"list {kind.scope}"
@@ -185,9 +190,10 @@ class Kubernetes(Connector):
             raise ServerFault(f"{place}: the answer is no list")
         meta = part(document, "metadata", dict, place)
         token = meta.get("continue") or ""
-        if not token and meta.get("remainingItemCount"):
-            raise Incomplete(f"{place}: the list ends, and {meta['remainingItemCount']} objects are left")
-        return _Page(meta.get("resourceVersion") or "", part(document, "items", list, place), token)
+        left = meta.get("remainingItemCount") or 0
+        if left and not token:
+            raise Incomplete(f"{place}: the list ends, and {left} objects are left")
+        return _Page(meta.get("resourceVersion") or "", part(document, "items", list, place), token, left)
 
     # --- changes ----------------------------------------------------------------------------------------------------
 

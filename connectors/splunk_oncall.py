@@ -60,8 +60,10 @@ class SplunkOnCall(OnCallSystem):
 
     def _directory(self) -> Iterator[Record]:
         place = "users"
-        for row in rows_of(part(self._get(place, "api-public/v2/user").body, "users", list, place), place):
-            yield _user(row)
+        users = rows_of(part(self._get(place, "api-public/v2/user").body, "users", list, place), place)
+        if not users:
+            raise Incomplete(f"{place}: none, and the API key is somebody's")
+        yield from map(_user, users)
         if Kind.GROUP in self.kinds:
             for row in self._teams():
                 slug = text_of(row, "slug", "a team")

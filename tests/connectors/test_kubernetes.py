@@ -175,6 +175,12 @@ def test_a_list_that_ends_with_objects_left_is_incomplete(server: KubernetesServ
         list(connect(server).read(DEPLOYMENTS))
 
 
+def test_an_empty_page_where_objects_were_left_is_incomplete(server: KubernetesServer, connect: Reader) -> None:
+    """The page before told that there are more, of the same moment."""
+    with server.broken(LIST, 3, Answer(empty=True)), pytest.raises(Incomplete, match="where 1 objects were left"):
+        list(connect(server).read(DEPLOYMENTS))
+
+
 def test_nothing_is_yielded_before_the_last_page_came(server: KubernetesServer, connect: Reader) -> None:
     """A failure on the last page comes before the first record."""
     with server.broken(LIST, 3, Answer.problem(403)):

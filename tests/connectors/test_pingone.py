@@ -129,6 +129,13 @@ def test_parents_are_asked_if_nested_groups_are_not_counted(server: PingOneServe
     assert members(read(connect(server)))["g2"] == ["u1", "g1"]
 
 
+def test_an_empty_page_short_of_the_count_is_incomplete(server: PingOneServer, connect: Connect) -> None:
+    """Of users, of members, of groups: PingOne counts what there is."""
+    for name, page in (("users", 2), ("members of g1", 1), ("groups", 1)):
+        with server.broken(name, page, Answer(empty=True)), pytest.raises(Incomplete, match="an empty page after"):
+            read(connect(server))
+
+
 def test_a_circle_of_groups_ends(server: PingOneServer, connect: Connect) -> None:
     """Each group is asked once."""
     server.within["g2"] = ["g1"]

@@ -116,6 +116,13 @@ def test_users_that_are_none_are_no_empty_list(server: SplunkOnCallServer, conne
         list(connect(server).read(DIRECTORY))
 
 
+def test_an_empty_list_where_some_must_be_is_incomplete(server: SplunkOnCallServer, connect: Connect) -> None:
+    """A key is somebody's; and the list of teams counts each one's members."""
+    for name in ("users", "members"):
+        with server.broken(name, 1, Answer(empty=True)), pytest.raises(Incomplete):
+            list(connect(server).read(DIRECTORY))
+
+
 # Who is on call
 
 

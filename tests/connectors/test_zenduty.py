@@ -127,6 +127,13 @@ def test_a_list_that_is_none_is_no_empty_list(server: ZendutyServer, connect: Co
         list(connect(server).read(DIRECTORY))
 
 
+def test_fewer_than_the_pages_count_are_incomplete(server: ZendutyServer, connect: Connect) -> None:
+    """An empty last page is no end of a list that tells how many there are."""
+    server.page = 2
+    with server.broken("members", 2, Answer(empty=True)), pytest.raises(Incomplete, match="2 of 3"):
+        list(connect(server).read(DIRECTORY))
+
+
 @pytest.mark.parametrize("key", ["username", "email"])
 def test_a_user_without_what_every_user_has_is_an_error(server: ZendutyServer, connect: Connect, key: str) -> None:
     """Never a default that hides it."""
