@@ -24,7 +24,7 @@ from connectors.answers import attributes_of
 from connectors.contract import Check, Connector
 from connectors.errors import Denied, Forbidden, Incomplete, Misconfigured, ServerFault, Unauthenticated
 from connectors.google_api import GoogleOptions
-from connectors.google_workspace_rows import counts_users, group_of, id_of, member_of, needed, part, user_of
+from connectors.google_workspace_rows import group_of, id_of, member_of, needed, part, user_of
 from connectors.http import Answer
 from connectors.managers import Managers
 from connectors.pace import Pace
@@ -95,12 +95,7 @@ USERS = Listing(
     {"projection": "full", "orderBy": "email"},
 )
 GROUPS = Listing(
-    "groups",
-    "groups",
-    "groups",
-    "id,email,name,description,adminCreated,aliases,nonEditableAliases,directMembersCount",
-    200,
-    *_GROUPS,
+    "groups", "groups", "groups", "id,email,name,description,adminCreated,aliases,nonEditableAliases", 200, *_GROUPS
 )
 MEMBERS = Listing("members", "members", "members", "id,type", 200, *_GROUPS, whose="groupKey")
 ROLE_LIST = Listing("roles", "roles", "items", "roleId,roleName,roleDescription,isSystemRole", 100, *_MANAGEMENT)
@@ -129,12 +124,8 @@ class _Reading:
     """A group whose members are being read."""
 
     group: Principal
-    counted: bool
-    """Whether Google counts users in it."""
     guard: Pages
     begun: bool = False
-    shown: bool = False
-    """Whether any member was."""
 
 
 class GoogleWorkspace(Connector):
@@ -173,8 +164,7 @@ class GoogleWorkspace(Connector):
             if not self.kinds & {Kind.GROUP, Kind.ROLE}:
                 return
             everyone, wanted = Ref(Kind.GROUP, account), False
-            rows = self._rows(GROUPS, self.options.customer)
-            for record in self._with_members((group_of(row), counts_users(row)) for row in rows):
+            for record in self._with_members(map(group_of, self._rows(GROUPS, self.options.customer))):
                 wanted = wanted or (isinstance(record, Members) and everyone in record.members)
                 yield record
             if wanted:  # "all users" is a member of some group: told as one that goes by nothing but its id
@@ -204,11 +194,10 @@ class GoogleWorkspace(Connector):
             raise self._sees_nobody()
         return account
 
-    def _with_members(self, groups: Iterator[tuple[Principal, bool]]) -> Iterator[Principal | Members]:
+    def _with_members(self, groups: Iterator[Principal]) -> Iterator[Principal | Members]:
         """Each group once its members begin to come, and these. No more than AT_ONCE pages are held at a time.
 
-        Each group is asked: its `directMembersCount` counts no groups. One whose users are counted, and of which none
-        is shown, is not empty.
+        Each group is asked: its `directMembersCount` counts no groups, and comes without a promise.
         """
         reading: dict[Future[Page | None], _Reading] = {}
         there = gone = False
@@ -219,8 +208,8 @@ class GoogleWorkspace(Connector):
                 reading[pool.submit(self._send, MEMBERS, one.group.id, request, ask=google_api.find)] = one
 
             while True:
-                for group, counted in islice(groups, AT_ONCE - len(reading)):
-                    ask(_Reading(group, counted, Pages(f"members of {group.id}")))
+                for group in islice(groups, AT_ONCE - len(reading)):
+                    ask(_Reading(group, Pages(f"members of {group.id}")))
                 if not reading:
                     break
                 for future in wait(reading, return_when=FIRST_COMPLETED).done:
@@ -234,14 +223,8 @@ class GoogleWorkspace(Connector):
                         yield one.group
                         one.begun = there = True
                     yield Members(one.group.ref, tuple(map(member_of, page.rows)))
-                    one.shown = one.shown or bool(page.rows)
                     if page.token:
                         ask(one, one.guard.turn(page.token))
-                    elif one.counted and not one.shown:
-                        raise Incomplete(
-                            f"group {one.group.id}: Google counts users in it, and lists none",
-                            remedy="if its last ones have just left, the next run is right",
-                        )
         if gone and not there:
             raise Incomplete(f"{self.options.customer}: Google lists groups, and then knows none of them")
 

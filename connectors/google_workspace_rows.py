@@ -101,11 +101,6 @@ def group_of(row: Any) -> Principal:
     return Principal(Kind.GROUP, id_, name, email, aliases=_aliases(row, place), attributes=attributes_of(told))
 
 
-def counts_users(row: Any) -> bool:
-    """Whether Google counts users as direct members of a group; groups in it do not count."""
-    return (part(row, "directMembersCount", str, "a group") or "").strip("0") != ""
-
-
 def member_of(row: Any) -> Ref:
     """Whom a member's row means. A CUSTOMER is all users of the account whose id it has.
 

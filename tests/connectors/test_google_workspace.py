@@ -547,21 +547,6 @@ def test_a_group_that_is_there_without_its_members_fails(make: Make, server: Dir
     assert PAY in error.message
 
 
-def test_a_group_whose_users_are_counted_and_not_listed_fails(make: Make, server: DirectoryServer) -> None:
-    """An empty list of members, where Google counts users, is not taken as an empty group."""
-    with server.broken(path(PAY), 1, Answer(empty=True)):
-        error = failing(make())
-    assert isinstance(error, Incomplete)
-    assert PAY in error.message
-
-
-def test_a_group_whose_users_are_not_counted_is_empty(make: Make, server: DirectoryServer) -> None:
-    """Groups in it do not count: a count of none promises nothing, and one that is none is no contradiction."""
-    server.groups[PAY]["directMembersCount"] = "0"
-    with server.broken(path(PAY), 1, Answer(empty=True)):
-        assert members(read(make())).get(PAY, set()) == set()
-
-
 @pytest.mark.parametrize("body", [b"null", b"{}", b'{"error": {"code": 404}}'])
 def test_a_group_that_is_asked_for_in_vain_fails(make: Make, server: DirectoryServer, body: bytes) -> None:
     """Only a 404 says that there is none: an empty answer does not."""
