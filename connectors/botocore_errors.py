@@ -145,6 +145,8 @@ def _refusal(response: dict[str, Any], what: str, permission: str) -> ConnectorE
         return Incomplete(f"{what}: AWS dropped the page token before the end of the list")
     if kind is Misconfigured:
         return Misconfigured(f"{what}: {said}", remedy="correct `accounts` or `regions`")
+    if kind is None and code.isdecimal():  # botocore's stand-in for the code of an error that it cannot read
+        return ServerFault(f"{what}: the answer is an error {code} that is cut short, or none that AWS would give")
     return ServerFault(f"{what}: {said}") if kind is ServerFault else None
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from connectors.errors import ConnectorError, Misconfigured
+from connectors.errors import ConnectorError, Incomplete, Misconfigured
 from connectors.http import part
 
 SHAPES = 'write it like "apps/v1/deployments", "deployments.apps" or "deployments"; the core group: "v1/pods"'
@@ -147,6 +147,8 @@ class Discovery:
             path = f"/apis/{group}/{version}" if group else f"/api/{version}"
             document = self._get(path)  # None: it went after the groups were read
             rows = [] if document is None else part(document, "resources", list, path)
+            if document is not None and not rows:  # else its kinds would be taken from another version, with other ids
+                raise Incomplete(f"{path}: this version is served, and is said to have no resources")
             kinds = [_kind(group, version, row, path) for row in rows]
             self._kinds[group, version] = [kind for kind in kinds if "/" not in kind.plural]  # those are subresources
         return self._kinds[group, version]

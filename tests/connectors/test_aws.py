@@ -134,6 +134,7 @@ def test_an_answer_lost_after_its_token_was_used(proxy: AwsFaults, moto: MotoAws
         (400, "ThrottlingException", Throttled),
         (400, "InternalServiceException", ServerFault),
         (502, "", ServerFault),
+        (404, "", ServerFault),
         (400, "PaginationTokenExpiredException", Incomplete),
     ],
 )

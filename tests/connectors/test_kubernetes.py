@@ -512,6 +512,12 @@ def test_an_aggregated_server_that_is_down_stops_only_what_it_serves(server: Kub
             scopes(connect(server, resources=[word]))
 
 
+def test_a_version_that_lost_its_resources_is_not_passed_over(server: KubernetesServer, connect: Reader) -> None:
+    """The kind in another version has other ids: an empty list of what is served is none to believe."""
+    with server.broken("/apis/acme.example/v1", 1, Answer(empty=True)), pytest.raises(Incomplete, match="no resources"):
+        scopes(connect(server, resources=["databases.acme.example"]))
+
+
 def test_only_the_groups_that_are_named_are_asked_for(server: KubernetesServer, connect: Reader) -> None:
     """A large cluster has a hundred."""
     scopes(connect(server))
