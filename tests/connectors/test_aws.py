@@ -134,7 +134,6 @@ def test_an_answer_lost_after_its_token_was_used(proxy: AwsFaults, moto: MotoAws
         (400, "ThrottlingException", Throttled),
         (400, "InternalServiceException", ServerFault),
         (502, "", ServerFault),
-        (404, "", ServerFault),
         (400, "PaginationTokenExpiredException", Incomplete),
     ],
 )
@@ -150,6 +149,13 @@ def test_error_codes(proxy: AwsFaults, status: int, code: str, expected: type[Co
         assert caught.value.__cause__ is None
     if isinstance(caught.value, Forbidden):
         assert caught.value.permission == "tag:GetResources"
+
+
+def test_an_error_that_is_cut_is_the_servers_fault(proxy: AwsFaults) -> None:
+    """Its code is lost: what it means is not guessed."""
+    proxy.canned = lambda service, _: (404, b'{"__type": "ResourceNotF') if service == "tagging" else None
+    with pytest.raises(ServerFault, match="cut short"):
+        read(aws(proxy), f"{ACCOUNT}/{REGIONS[0]}")
 
 
 def test_an_unknown_error_escapes(proxy: AwsFaults) -> None:
