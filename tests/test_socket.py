@@ -16,7 +16,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from daemon.peers import Allowed, Peer, groups_of, peer_of
+from daemon.serve import quick
 from daemon.serve.connection import IDLE, LONGEST_HEAD, READING, SENDING
+from daemon.serve.lookup import Lookup
+from daemon.store.reader import Reader
 from tests.harness import World, configuration, integration, resource, team
 from tests.processes import until
 from tests.serving import Running, serving
@@ -221,6 +224,44 @@ def test_requests_in_pieces_and_in_a_row(client: Raw, size: int) -> None:
     told = [client.answer() for _ in range(4)]
     assert [status for status, _, _ in told] == [200, 200, 200, 404]
     assert [json.loads(body)["resource"]["id"] for _, _, body in told[:3]] == ["r1", "r1", "n1"]
+
+
+@pytest.mark.parametrize("between", [None, SLOW, b"GET /v1/changes HTTP/1.1\r\nHost: localhost\r\n\r\n"])
+def test_what_one_turn_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, between: bytes | None) -> None:
+    """One generation while it lasts, unless another answer, which may have told of a later one, came between."""
+    monkeypatch.setattr(quick, "TURN", 3600.0)
+    world = World(tmp_path, configuration(integration("aws")))
+    world.run("corp", *team("team-a", "ada"), *team("team-b", "bob"), *team("platform", "pia"))
+    world.run("aws", resource("r1", "team-a"))
+    path = tmp_path / "s"
+    with serving(world.store.path, path, world.clock), contextlib.closing(Raw(path)) as client:
+
+        def owner() -> str:
+            client.send(LOOKUP)
+            return str(json.loads(client.answer()[2])["owners"][0]["id"])
+
+        assert owner() == "[team-a]"
+        world.run("aws", resource("r1", "team-b"), accept=True)
+        assert owner() == "[team-a]"
+        if between is not None:
+            client.send(between)
+            assert client.answer()[0] == 200
+            assert owner() == "[team-b]"
+    world.close()
+
+
+def test_a_turn_ends_in_time(tmp_path: Path) -> None:
+    """Even if the loop is too busy to end it: the next lookup sees to that."""
+    world = World(tmp_path, configuration(integration("aws")))
+    world.run("corp", *team("team-a", "ada"), *team("team-b", "bob"), *team("platform", "pia"))
+    world.run("aws", resource("r1", "team-a"))
+    reader = Reader(world.store.path)
+    way = quick.Quick(Lookup(reader, world.clock), lambda _delay, _call: None)
+    assert b"team-a" in (way.answer(LOOKUP, ()) or b"")
+    world.run("aws", resource("r1", "team-b"), accept=True)
+    until(lambda: b"team-b" in (way.answer(LOOKUP, ()) or b""))
+    reader.close()
+    world.close()
 
 
 # --- bounds ---------------------------------------------------------------------------------------------------------

@@ -146,6 +146,7 @@ class Connection(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._door = door
+        self._quick = door.quick.answer
         self._now: Callable[[], float] = self.loop.time
         self.since = self._now()
         self._receiving = False
@@ -188,14 +189,14 @@ class Connection(HttpToolsProtocol):
         if self.unwelcome is not None:
             self._refuse(self.unwelcome)
             return
-        door = self._door
-        if not self._receiving and (self.cycle is None or self.cycle.response_complete):
+        if not self._receiving and ((cycle := self.cycle) is None or cycle.response_complete):
             self.since = self._now()
-            if not door.draining and not self.flow.write_paused:
-                found = door.quick.answer(data, self.server_state.default_headers)
+            if not self._door.draining and not self.flow.write_paused:
+                state = self.server_state
+                found = self._quick(data, state.default_headers)
                 if found is not None:
                     self._unset_keepalive_if_required()
-                    self.server_state.total_requests += 1
+                    state.total_requests += 1
                     self.transport.write(found)
                     return
         if self._in_head:
@@ -258,7 +259,8 @@ class Connection(HttpToolsProtocol):
         self._receiving = False
 
     def on_response_complete(self) -> None:
-        """An answer is out."""
+        """An answer is out, and may have told of something newer than the turn that lasts."""
+        self._door.quick.end_turn()
         self.since = self._now()
         super().on_response_complete()
 

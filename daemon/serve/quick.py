@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Callable, Sequence
+from time import monotonic
 from urllib.parse import unquote_to_bytes
 
 from daemon.errors import DatabaseUnusable
@@ -33,18 +34,25 @@ _MANY = re.compile(
 )
 
 Headers = Sequence[tuple[bytes, bytes]]
+Later = Callable[[float, Callable[[], None]], object]
+
+TURN = 0.001
+"""Seconds for which lookups are answered from one generation: so much may an answer be behind what is published."""
 
 
 class Quick:
     """Answers from one lookup, as bytes to send.
 
-    What one turn of the event loop answers, it answers from one generation. `soon` is the loop's `call_soon`.
+    What comes within `TURN` is answered from one generation, unless there was another request between: its answer may
+    have told of a later one. `later` is the loop's `call_later`.
     """
 
-    def __init__(self, lookup: Lookup, soon: Callable[[Callable[[], None]], object]) -> None:
+    def __init__(self, lookup: Lookup, later: Later) -> None:
         self._lookup = lookup
         self._reader = lookup.reader
-        self._soon = soon
+        self._later = later
+        self._until = 0.0
+        self.end_turn = self._reader.end_turn
         self._headers: Headers | None = None
         self._start = b""
 
@@ -56,15 +64,20 @@ class Quick:
         try:
             if one := _ONE.fullmatch(data):
                 raw = one[1]
-                self._begin()
+                if not self._reader.in_turn or monotonic() >= self._until:
+                    self._begin()
                 found = self._lookup.quick((unquote_to_bytes(raw) if b"%" in raw else raw).decode())
             elif (many := _MANY.match(data)) and len(data) - many.end() == int(many[1]) <= LONGEST_BODY:
                 resources = batch(data[many.end() :])
-                self._begin()
+                if not self._reader.in_turn or monotonic() >= self._until:
+                    self._begin()
                 found = self._lookup.answers(resources, ANY_AGE), b""
             else:
                 return None
-        except (UnicodeDecodeError, Problem, sqlite3.Error, DatabaseUnusable):
+        except (UnicodeDecodeError, Problem):
+            return None
+        except (sqlite3.Error, DatabaseUnusable):
+            self.end_turn()  # the error may have ended its transaction
             return None
         if found is None:
             return None
@@ -77,6 +90,7 @@ class Quick:
         return b"%s%d\r\ncontent-type: application/json\r\n\r\n%s%s" % (self._start, length, head, tail)
 
     def _begin(self) -> None:
-        if not self._reader.in_turn:
-            self._reader.begin_turn()
-            self._soon(self._reader.end_turn)
+        self.end_turn()  # if the loop was too busy to do it in time
+        self._until = monotonic() + TURN
+        self._reader.begin_turn()
+        self._later(TURN, self.end_turn)

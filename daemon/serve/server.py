@@ -48,7 +48,7 @@ class Server(uvicorn.Server):
     """uvicorn, with bounded connections, a short way for lookups, an end that fails no request, and our signals."""
 
     def __init__(self, app: ASGIApp, pages: Pages, allowed: Allowed, most: int = MOST_CONNECTIONS) -> None:
-        quick = Quick(pages.lookup, lambda call: asyncio.get_running_loop().call_soon(call))
+        quick = Quick(pages.lookup, lambda delay, call: asyncio.get_running_loop().call_later(delay, call))
         self.door = Door(quick, allowed, pages.connections, most)
         super().__init__(
             uvicorn.Config(

@@ -15,6 +15,7 @@ from daemon.matching import canonical
 from daemon.store.following import Aged, Follower
 from daemon.store.lookups import AGREE, MEMBERS, ROWS, Row
 
+_PLAIN = "SELECT freshness_id, waiting, body FROM answer WHERE key = ?"
 _MANY = (
     "SELECT j.key, a.key, a.source_id, a.freshness_id, a.outcome_id, a.waiting, a.body"
     " FROM json_each(?) j CROSS JOIN answer a ON a.key = j.value"
@@ -45,10 +46,10 @@ class Reader(Follower):
 
     def plain(self, key: str) -> tuple[bytes, Aged] | None:
         """Bytes and ages of the one row of a resource; None if it has none or several, or waits. Within a turn."""
-        found = self.db.execute(ROWS, (key,)).fetchall()
-        if len(found) != 1 or found[0][4]:
+        found = self.cursor.execute(_PLAIN, (key,)).fetchall()
+        if len(found) != 1 or found[0][1]:
             return None
-        _, _, freshness_id, _, _, head = found[0]
+        freshness_id, _, head = found[0]
         aged = self._aged.get(freshness_id)
         if aged is None:
             self.know_ages(self.db, (freshness_id,))
