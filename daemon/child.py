@@ -25,10 +25,12 @@ from connectors.contract import Connector
 from connectors.errors import ConnectorError
 from connectors.registry import load, sdk_needed
 from connectors.values import Kind
+from daemon.described import describe
+from daemon.fingerprint import Known
 from daemon.processes import end_with_parent, keep_memory_private, limit_memory
 from daemon.reading import Batch, Ended, Restarted, Started, messages
 from daemon.redact import Guarded, learn, redacted
-from daemon.spool import ScopeWriter, SpoolWriter, describe
+from daemon.spool import ScopeWriter, SpoolWriter
 from daemon.tls import verify_always
 
 EVERY = 1000
@@ -49,6 +51,10 @@ class Job:
     """By scope, the bookmark from which to read its changes; other scopes are read whole."""
     base: str = ""
     """What the bookmarks of this run are good for."""
+    secret: str = ""
+    """Of an integration, for `daemon.fingerprint`; "" otherwise."""
+    fingerprint: str = ""
+    """What the run of an integration is compared with; "" where that is not known."""
     memory_limit: int = 0
     """Bytes that the process may take; 0: no limit."""
 
@@ -113,7 +119,7 @@ def _sdk_of(job: Job) -> AbstractContextManager[None]:
 
 
 def _run(job: Job) -> Iterator[dict[str, Any]]:
-    spool = SpoolWriter(Path(job.spool))
+    spool = SpoolWriter(Path(job.spool), known=Known(job.secret, job.fingerprint) if job.secret else None)
     error: Exception | None = None
     try:
         with _sdk_of(job):

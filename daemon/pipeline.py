@@ -12,19 +12,20 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from config.settings import Configured, Directory, Integration, Settings
+from config.settings import Settings
 from daemon import drift
+from daemon.configured import limits_of, rules_of, source_row
 from daemon.errors import DatabaseUnusable
+from daemon.fingerprint import Known
 from daemon.guard import Implausible, Limits, OwnerChange, judge_owners, judge_scopes
 from daemon.held import Examples, HeldSnapshots, told
-from daemon.rule import Rule
-from daemon.rules import Rules
-from daemon.spool import bring_up_to_date
+from daemon.spool import bring_up_to_date, complete
 from daemon.store import claims, directory, findings, merge, pending, publish, room, sources, turning
 from daemon.store.claims import Claims
 from daemon.store.directory import SqlDirectories
@@ -124,12 +125,12 @@ class Store:
 
     def configure(self, settings: Settings) -> list[Transition]:
         """Make the database serve what `settings` say. What rules have changed is resolved anew from what is stored."""
-        self._limits = {source.name: _limits_of(source, settings) for source in settings.sources}
+        self._limits = {source.name: limits_of(source, settings) for source in settings.sources}
         rules = {name: rules_of(integration) for name, integration in settings.integrations.items()}
         used = {use for r in rules.values() for use in r.used()}
         now = self._clock()
         with self._transaction():
-            wanted = [_source_row(s, rules, used) for s in settings.sources]
+            wanted = [source_row(s, rules, used) for s in settings.sources]
             for source, name, role in sources.vanished(self._db, wanted):
                 if role == "integration":
                     self._forget_integration(source, name, now)
@@ -161,6 +162,8 @@ class Store:
                 error = orjson.loads(failed[0]) if failed else _CUT_SHORT
                 return self.fail(name, error)
             try:
+                if accept or not sources.unchanged(self._db, sources.source_id(self._db, name)):
+                    complete(spool)
                 return self._merge(name, spool, accept=accept)
             except _Held as held:
                 return self._hold_all(name, spool, held.why, held.examples)
@@ -171,6 +174,13 @@ class Store:
         try:
             source = sources.source_id(self._db, name)
             return sources.bookmarks(self._db, source, base=base, whole_since=now - whole_interval, now=now)
+        except sqlite3.Error as error:
+            raise failure(self.path, error) from error
+
+    def known(self, name: str) -> Known | None:
+        """What the next run of an integration is compared with; None for a directory."""
+        try:
+            return sources.known(self._db, sources.source_id(self._db, name))
         except sqlite3.Error as error:
             raise failure(self.path, error) from error
 
@@ -233,10 +243,11 @@ class Store:
             integration = role == "integration"
             sources.ensure_scopes(db, source)
             merge.plan_scopes(db, source, again=accept)
-            plan = merge.plan_resources if integration else merge.plan_principals
-            held = [] if accept else list(judge_scopes(plan(db, source), self._limits[name]))
-            if accept:
-                plan(db, source)
+            plan = merge.plan_principals
+            if integration:
+                plan = partial(merge.plan_resources, unchanged=not accept and sources.unchanged(db, source))
+            planned = plan(db, source)
+            held = [] if accept else list(judge_scopes(planned, self._limits[name]))
             examples = {h.subject: merge.going(db, h.subject, integration=integration) for h in held}
             merge.withhold(db, [h.subject for h in held])
             if integration:
@@ -252,6 +263,7 @@ class Store:
             published, transitions = self._resolve_and_publish([source] if integration else [], now)
             if integration:  # its new rows are there only now
                 sources.mark_scopes(db, source, [h.subject for h in held])
+                sources.mark_fingerprint(db, source)
             if not accept:
                 changes = [OwnerChange(n, publish.rows_of(db, n), c) for n, c in published.reowned.items()]
                 if too_many := [h for c in changes for h in judge_owners([c], self._limits[c.integration])]:
@@ -380,45 +392,3 @@ class Store:
 
 
 _CUT_SHORT = {"code": "cut_short", "message": "the child process ended before its run was complete", "remedy": ""}
-
-
-def rules_of(integration: Integration) -> Rules:
-    """An integration's settings, as the rule wants them."""
-    return Rules(
-        integration.inherit,
-        tuple(
-            Rule(r.key, r.directory, r.attribute, r.split, None if r.allowed is None else tuple(r.allowed))
-            for r in integration.resource_owner
-        ),
-        tuple((Rule((), o.directory, o.attribute), tuple(o.values)) for o in integration.integration_owner),
-    )
-
-
-def _limits_of(source: Configured, settings: Settings) -> Limits:
-    """The guard's limits for a source: its own, else everybody's."""
-    removed, changes = source.settings.max_removed, None
-    if isinstance(source.settings, Integration):
-        changes = source.settings.max_owner_changes
-    return Limits(
-        settings.guard.max_removed if removed is None else removed,
-        settings.guard.max_owner_changes if changes is None else changes,
-    )
-
-
-def _source_row(source: Configured, rules: dict[str, Rules], used: set[tuple[str, Any, str]]) -> sources.SourceRow:
-    if source.role == "integration":
-        text = rules[source.name].to_json()
-    else:
-        text = orjson.dumps(sorted((str(k), f) for d, k, f in used if d == source.name)).decode()
-    it = source.settings
-    return sources.SourceRow(
-        source.name,
-        source.role,
-        it.connector,
-        it.interval,
-        it.stale,
-        source.entry.prefixes,
-        text,
-        rename_grace=it.rename_grace if isinstance(it, Directory) else 0.0,
-        hold=it.hold_owner_changes if isinstance(it, Integration) else 0.0,
-    )

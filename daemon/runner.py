@@ -23,7 +23,8 @@ from daemon.answers import rfc3339
 from daemon.child import Job
 from daemon.errors import DatabaseDamaged, DatabaseUnusable
 from daemon.matching import resource_key
-from daemon.pipeline import Report, Store, Turned, rules_of
+from daemon.configured import rules_of
+from daemon.pipeline import Report, Store, Turned
 from daemon.processes import end
 from daemon.store.findings import Transition
 from daemon.version import version
@@ -228,6 +229,8 @@ class Runner:
     ) -> dict[str, Any] | None:
         """Run the child to its end; the error that keeps its spool from being used."""
         job = job_for(self.settings, source, spool)
+        if (known := await self._write(self._store.known, source.name)) is not None:
+            job = replace(job, secret=known.secret, fingerprint="" if whole else known.fingerprint)
         if not whole:
             since = await self._write(
                 partial(self._store.bookmarks, base=job.base, whole_interval=source.settings.whole), source.name

@@ -4,7 +4,8 @@ A SQLite file of its own, so that pages go straight to disk, doubles are seen, a
 Thrown away after the merge; written without a journal, since a child that dies leaves nothing of worth.
 
 What has a content (resources, principals) is written in the order in which it comes, and indexed once at the end: in
-the order of their keys a million rows would cost three times as much.
+the order of their keys a million rows would cost three times as much. Not even that is done where the run has found
+just what the last one did (`daemon.fingerprint`); whoever wants the rows nevertheless completes it.
 """
 
 from __future__ import annotations
@@ -14,21 +15,26 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from connectors.errors import BadData, ConnectorError, Throttled
-from connectors.values import Bookmark, Change, Gap, Gone, Kind, Left, Members, Principal, Ref, Resource, Shift
+from connectors.errors import BadData
+from connectors.values import Bookmark, Change, Gap, Gone, Kind, Left, Members, Principal, Resource, Shift
+from daemon.described import SHARE_OF_ROOM, describe
+from daemon.fingerprint import Known, RowProduct, fingerprint
 from daemon.matching import resource_key
 from daemon.redact import redact
+from daemon.spool_rows import DIGEST, pid_of, principal_row, resource_row, well_formed
 
 BATCH = 1000
 
 _SCHEMA = """
-CREATE TABLE run (finished REAL, error TEXT, kinds TEXT NOT NULL, base TEXT NOT NULL);
+CREATE TABLE run (
+  finished REAL, error TEXT, kinds TEXT NOT NULL, base TEXT NOT NULL, fingerprint TEXT,
+  complete INTEGER NOT NULL DEFAULT 1
+);
 CREATE TABLE scope (
   no INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, started REAL NOT NULL, state TEXT NOT NULL, rows INTEGER NOT NULL,
   error TEXT, since TEXT, bookmark TEXT, gaps TEXT NOT NULL, holds TEXT NOT NULL, kept INTEGER NOT NULL DEFAULT 0,
@@ -54,64 +60,29 @@ CREATE TABLE gone_member (
 ) WITHOUT ROWID;
 CREATE TABLE emptied (group_pid TEXT, scope_no INTEGER, PRIMARY KEY (group_pid, scope_no)) WITHOUT ROWID;
 """
-_VERSION = 2
+_VERSION = 3
 """Of the tables, in `PRAGMA user_version`: a held snapshot may be older than this program."""
 _TABLES = ("resource", "principal", "member", "shift", "gone", "gone_member", "emptied")
 _IDENTIFIED = {"resource": "key", "principal": "pid"}
 """The tables whose rows have a content, and the column that says of what. One row a key, when the run has ended."""
 
 
-def pid_of(ref: Ref) -> str:
-    """A principal's key inside its directory."""
-    return f"{ref.kind}:{ref.id}"
-
-
-def well_formed(text: str) -> str:
-    """Text that can be stored as UTF-8: a lone surrogate (JSON can carry one) becomes U+FFFD."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def describe(error: BaseException) -> dict[str, Any]:
-    """An error as the store and the logs keep it, without secrets. What is not ours is named by its type."""
-    if isinstance(error, ConnectorError):
-        told = {"code": error.code, "message": redact(error.message), "remedy": redact(error.remedy)}
-        if isinstance(error, Throttled) and error.retry_after is not None:
-            return {**told, "retry_after": error.retry_after}
-        return told
-    if isinstance(error, sqlite3.Error | OSError):
-        remedy = (
-            f"the state directory needs room: a run may take {_SHARE_OF_ROOM:.0%} of what is free there"
-            if "full" in str(error)
-            else ""
-        )
-        return {
-            "code": "spool",
-            "message": f"what was read could not be stored: {redact(str(error))}",
-            "remedy": remedy,
-        }
-    if isinstance(error, MemoryError):
-        return {
-            "code": "memory_limit",
-            "message": "the process that reads took more memory than it may",
-            "remedy": "report it, since memory should not grow with the source; `memory_limit` gives more",
-        }
-    return {"code": "unexpected", "message": redact(f"{type(error).__name__}: {error}"), "remedy": ""}
-
-
-_SHARE_OF_ROOM = 0.25
-"""Of what is free on the disk, as much as one run may take: a list without end must not fill it for the others."""
 _LEAST_ROOM = 64 * 2**20
 
 
 class SpoolWriter:
     """Writes one run. Scopes may be open side by side; one thread writes them all."""
 
-    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time, known: Known | None = None) -> None:
+        """`known`: of an integration, what its run is compared with."""
         self._clock = clock
+        self._known = known
+        self._held: dict[str, tuple[int, str] | None] = {}
+        """By scope that was begun, what it holds; None while or since that cannot be told by its rows alone."""
         self._db = sqlite3.connect(path, isolation_level=None)
         self._db.execute("PRAGMA journal_mode = OFF")
         self._db.execute("PRAGMA synchronous = OFF")
-        room = max(_LEAST_ROOM, int(shutil.disk_usage(path.parent).free * _SHARE_OF_ROOM))
+        room = max(_LEAST_ROOM, int(shutil.disk_usage(path.parent).free * SHARE_OF_ROOM))
         self._db.execute(f"PRAGMA max_page_count = {room // self._db.execute('PRAGMA page_size').fetchone()[0]}")
         self._db.executescript(_SCHEMA)
         self._db.execute(f"PRAGMA user_version = {_VERSION:d}")
@@ -128,7 +99,16 @@ class SpoolWriter:
             "INSERT INTO scope VALUES (?, ?, ?, 'reading', 0, NULL, ?, NULL, '[]', ?, 0, 0)",
             (self._scopes, well_formed(name), self._clock(), since, orjson.dumps(sorted(map(str, holds))).decode()),
         )
-        return ScopeWriter(self._db, self._scopes, changes=since is not None)
+        self._held[name] = None
+        if self._known is None:
+            return ScopeWriter(self._db, self._scopes, changes=since is not None)
+
+        def ended(held: tuple[int, str] | None) -> None:
+            self._held[name] = held
+
+        return ScopeWriter(
+            self._db, self._scopes, changes=since is not None, product=RowProduct(self._known.secret), ended=ended
+        )
 
     @contextmanager
     def scope(self, name: str, *, since: str | None = None, holds: Iterable[Kind] = Kind) -> Iterator[ScopeWriter]:
@@ -147,46 +127,67 @@ class SpoolWriter:
         `kinds` are those that were asked for; `error` is why the scopes could not be named; `base` tells for what
         configuration the bookmarks are good.
         """
-        index(self._db)
-        contradicted = self._reconcile()
         told = None if error is None else orjson.dumps(describe(error)).decode()
+        found = None if error is not None else self._fingerprint()
+        same = found is not None and self._known is not None and found == self._known.fingerprint
         self._db.execute(
-            "INSERT INTO run VALUES (?, ?, ?, ?)", (self._clock(), told, orjson.dumps(sorted(kinds)).decode(), base)
+            "INSERT INTO run VALUES (?, ?, ?, ?, ?, ?)",
+            (self._clock(), told, orjson.dumps(sorted(kinds)).decode(), base, found, not same),
         )
-        count_kept(self._db)
+        contradicted = {} if same else _complete(self._db)
         self._db.execute("COMMIT")
         self._db.close()
         return contradicted
 
-    def _reconcile(self) -> dict[str, Any]:
-        """An object that is listed twice is one object, the first one's, if both say the same of it.
+    def _fingerprint(self) -> str | None:
+        scopes = {name: held for name, held in self._held.items() if held is not None}
+        return fingerprint(scopes) if self._known is not None and len(scopes) == len(self._held) else None
 
-        If not, either may be wrong: its scope fails; of two scopes, the later.
-        """
-        failed: dict[str, Any] = {}
-        for table, key in _IDENTIFIED.items():
-            self._db.execute(
-                f"CREATE TEMP TABLE twice AS SELECT {key} AS key FROM {table} GROUP BY {key} HAVING count(*) > 1"
-            )
-            doubles = (
-                f"FROM temp.twice t CROSS JOIN {table} later ON later.{key} = t.key CROSS JOIN {table} first"
-                f" ON first.{key} = t.key AND (first.scope_no, first.rowid) < (later.scope_no, later.rowid)"
-            )
-            while row := self._db.execute(
-                f"SELECT later.scope_no, t.key {doubles} AND first.hash != later.hash ORDER BY 1, 2 LIMIT 1"
-            ).fetchone():
-                error = _contradiction(row[1])
-                ScopeWriter(self._db, row[0], changes=False).fail(error)
-                name = self._db.execute("SELECT name FROM scope WHERE no = ?", (row[0],)).fetchone()[0]
-                failed[name] = describe(error)
-            self._db.execute(f"DELETE FROM {table} WHERE rowid IN (SELECT later.rowid {doubles})")
-            self._db.execute("DROP TABLE temp.twice")
-        if self._scopes > 1:
-            self._db.execute(
-                "DELETE FROM member WHERE EXISTS (SELECT 1 FROM member first WHERE first.group_pid = member.group_pid"
-                " AND first.member_pid = member.member_pid AND first.scope_no < member.scope_no)"
-            )
-        return failed
+
+def complete(path: Path) -> None:
+    """Index and reconcile a spool whose run found just what was known, if that is not known any more."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("BEGIN IMMEDIATE")
+        if not db.execute("SELECT complete FROM run").fetchone()[0]:
+            _complete(db)
+            db.execute("UPDATE run SET complete = 1")
+        db.execute("COMMIT")
+
+
+def _complete(db: sqlite3.Connection) -> dict[str, Any]:
+    index(db)
+    failed = _reconcile(db)
+    count_kept(db)
+    return failed
+
+
+def _reconcile(db: sqlite3.Connection) -> dict[str, Any]:
+    """An object that is listed twice is one object, the first one's, if both say the same of it.
+
+    If not, either may be wrong: its scope fails; of two scopes, the later.
+    """
+    failed: dict[str, Any] = {}
+    for table, key in _IDENTIFIED.items():
+        db.execute(f"CREATE TEMP TABLE twice AS SELECT {key} AS key FROM {table} GROUP BY {key} HAVING count(*) > 1")
+        doubles = (
+            f"FROM temp.twice t CROSS JOIN {table} later ON later.{key} = t.key CROSS JOIN {table} first"
+            f" ON first.{key} = t.key AND (first.scope_no, first.rowid) < (later.scope_no, later.rowid)"
+        )
+        while row := db.execute(
+            f"SELECT later.scope_no, t.key {doubles} AND first.hash != later.hash ORDER BY 1, 2 LIMIT 1"
+        ).fetchone():
+            error = _contradiction(row[1])
+            ScopeWriter(db, row[0], changes=False).fail(error)
+            name = db.execute("SELECT name FROM scope WHERE no = ?", (row[0],)).fetchone()[0]
+            failed[name] = describe(error)
+        db.execute(f"DELETE FROM {table} WHERE rowid IN (SELECT later.rowid {doubles})")
+        db.execute("DROP TABLE temp.twice")
+    if db.execute("SELECT count(*) > 1 FROM scope").fetchone()[0]:
+        db.execute(
+            "DELETE FROM member WHERE EXISTS (SELECT 1 FROM member first WHERE first.group_pid = member.group_pid"
+            " AND first.member_pid = member.member_pid AND first.scope_no < member.scope_no)"
+        )
+    return failed
 
 
 def index(db: sqlite3.Connection) -> None:
@@ -205,17 +206,21 @@ def count_kept(db: sqlite3.Connection) -> None:
 def bring_up_to_date(path: Path) -> None:
     """Give a snapshot that an earlier ownerd has held the tables of this one."""
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
-        if db.execute("PRAGMA user_version").fetchone()[0] >= _VERSION:
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version >= _VERSION:
             return
         db.execute("BEGIN IMMEDIATE")
-        for column in ("kept", "kept_members"):
-            db.execute(f"ALTER TABLE scope ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0")
-        for table in _IDENTIFIED:
-            db.execute(f"CREATE TABLE later AS SELECT * FROM {table}")
-            db.execute(f"DROP TABLE {table}")
-            db.execute(f"ALTER TABLE later RENAME TO {table}")
-        index(db)
-        count_kept(db)
+        if version < 2:
+            for column in ("kept", "kept_members"):
+                db.execute(f"ALTER TABLE scope ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0")
+            for table in _IDENTIFIED:
+                db.execute(f"CREATE TABLE later AS SELECT * FROM {table}")
+                db.execute(f"DROP TABLE {table}")
+                db.execute(f"ALTER TABLE later RENAME TO {table}")
+            index(db)
+            count_kept(db)
+        db.execute("ALTER TABLE run ADD COLUMN fingerprint TEXT")
+        db.execute("ALTER TABLE run ADD COLUMN complete INTEGER NOT NULL DEFAULT 1")
         db.execute(f"PRAGMA user_version = {_VERSION:d}")
         db.execute("COMMIT")
 
@@ -223,8 +228,19 @@ def bring_up_to_date(path: Path) -> None:
 class ScopeWriter:
     """Writes one scope. End it with `end` or `fail`; what a failed scope had yielded is taken out again."""
 
-    def __init__(self, db: sqlite3.Connection, number: int, *, changes: bool) -> None:
+    def __init__(
+        self,
+        db: sqlite3.Connection,
+        number: int,
+        *,
+        changes: bool,
+        product: RowProduct | None = None,
+        ended: Callable[[tuple[int, str] | None], None] = lambda _held: None,
+    ) -> None:
+        """`ended` is told what an integration's scope holds, by its `product`; None if that cannot be told."""
         self._db = db
+        self._product = None if changes else product
+        self._ended = ended
         self._number = number
         self._changes = changes
         self._first: dict[str, int] = {}
@@ -239,6 +255,7 @@ class ScopeWriter:
         """Forget what came so far: the scope is read whole after all."""
         self._empty()
         self._changes = False
+        self._product = None
         self._gaps, self._bookmark, self.count = [], None, 0
         self._db.execute("UPDATE scope SET since = NULL WHERE no = ?", (self._number,))
 
@@ -246,11 +263,13 @@ class ScopeWriter:
         """The scope was read to its end. Whether it contradicts itself is seen when the run ends."""
         for table in self._rows:
             self._flush(table)
+        self._ended(None if self._product is None else self._product.told())
         self._close("changes" if self._changes else "whole", None)
 
     def fail(self, error: BaseException) -> None:
         """The scope could not be read."""
         self._bookmark = None
+        self._ended(None)
         with suppress(sqlite3.Error):  # a disk that is full fails here too, and the run with it
             self._empty()
         self._close("failed", orjson.dumps(describe(error)).decode())
@@ -273,10 +292,10 @@ class ScopeWriter:
         """Take one record in. BadData if its tags cannot be told apart."""
         match record:
             case Resource():
-                self._put("resource", _resource_row(record, self._number))
+                self._put("resource", resource_row(record, self._number))
                 self.count += 1
             case Principal():
-                self._put("principal", _principal_row(record, self._number))
+                self._put("principal", principal_row(record, self._number))
                 self.count += 1
             case Members():
                 group = well_formed(pid_of(record.group))
@@ -348,6 +367,11 @@ class ScopeWriter:
             self._first[table] = last + 1
         places = ", ".join("?" * len(rows[0]))
         self._db.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({places})", rows)
+        if self._product is not None:
+            if table == "resource":
+                self._product.take([row[DIGEST] for row in rows])
+            else:
+                self._product = None
         rows.clear()
 
 
@@ -355,55 +379,4 @@ def _contradiction(what: str) -> BadData:
     return BadData(
         f'"{what}" was listed twice with different content',
         remedy="if it changed while it was read, the next run is right; else the source contradicts itself",
-    )
-
-
-def _resource_row(it: Resource, scope: int) -> tuple[Any, ...]:
-    parent = it.parent or None
-    try:
-        tags = orjson.dumps(it.tags, option=orjson.OPT_SORT_KEYS)
-        told = orjson.dumps((it.id, it.type, it.name, parent))
-    except TypeError:  # a lone surrogate, or a mapping that is no dict
-        return _resource_row(_mended(it), scope)
-    digest = blake2b(b"%b,%b]" % (told[:-1], tags), digest_size=16).digest()
-    parent_key = None if parent is None else resource_key(parent)
-    return resource_key(it.id), it.id, it.type, it.name, parent, parent_key, tags.decode(), digest, scope
-
-
-def _mended(it: Resource) -> Resource:
-    tags: dict[str, str] = {}
-    for key, value in it.tags.items():
-        mended = well_formed(key)
-        if mended in tags:
-            raise BadData(
-                f"{well_formed(it.id)}: two tag keys are the same once their malformed characters are replaced"
-            )
-        tags[mended] = well_formed(value)
-    parent = None if it.parent is None else well_formed(it.parent)
-    return Resource(well_formed(it.id), well_formed(it.type), well_formed(it.name), parent, tags)
-
-
-def _principal_row(it: Principal, scope: int) -> tuple[Any, ...]:
-    attributes = {
-        well_formed(k): [well_formed(x) for x in v] if isinstance(v, list) else well_formed(v)
-        for k, v in it.attributes.items()
-    }
-    email = None if it.email is None else well_formed(it.email)
-    manager = None if it.manager is None else well_formed(it.manager)
-    name, external = well_formed(it.name), well_formed(it.id)
-    aliases = [well_formed(a) for a in it.aliases]
-    told = orjson.dumps((name, email, it.active, manager, aliases, attributes), option=orjson.OPT_SORT_KEYS)
-    digest = blake2b(told, digest_size=16).digest()
-    return (
-        well_formed(pid_of(it.ref)),
-        str(it.kind),
-        external,
-        name,
-        email,
-        int(it.active),
-        manager,
-        orjson.dumps(aliases).decode(),
-        orjson.dumps(attributes).decode(),
-        digest,
-        scope,
     )

@@ -11,6 +11,7 @@ from typing import Any
 from config.settings import Settings, parse_settings
 from connectors.errors import ConnectorError
 from connectors.values import Change, Kind, Members, Principal, Record, Ref, Resource
+from daemon.fingerprint import Known
 from daemon.pipeline import Report, Store
 from daemon.spool import SpoolWriter
 
@@ -93,10 +94,12 @@ class World:
         self.settings: Settings = parse_settings(document, Path("test.toml"))
         self.store.configure(self.settings)
 
-    def spool(self, scopes: Scopes, since: Mapping[str, str] | None = None, base: str = "") -> Path:
+    def spool(
+        self, scopes: Scopes, since: Mapping[str, str] | None = None, base: str = "", known: Known | None = None
+    ) -> Path:
         self.runs += 1
         path = self.folder / "spool" / f"{self.runs}.db"
-        writer = SpoolWriter(path, clock=self.clock)
+        writer = SpoolWriter(path, clock=self.clock, known=known)
         for name, records in scopes.items():
             try:
                 with writer.scope(name, since=(since or {}).get(name)) as scope:
@@ -122,7 +125,7 @@ class World:
         accept: bool = False,
         base: str = "",
     ) -> Report:
-        return self.store.run(source, self.spool(scopes, since, base), accept=accept)
+        return self.store.run(source, self.spool(scopes, since, base, self.store.known(source)), accept=accept)
 
     def query(self, sql: str, *bound: Any) -> list[tuple[Any, ...]]:
         db = sqlite3.connect(f"file:{self.store.path}?mode=ro", uri=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import secrets
 import shutil
 from pathlib import Path
 from typing import Any
@@ -87,8 +88,9 @@ def test_the_model_sees_a_mixture(base: Path, tmp_path: Path) -> None:
                 which(folder, recorded.old, recorded.new)
 
 
-def test_at_every_write_of_a_first_start(tmp_path: Path) -> None:
+def test_at_every_write_of_a_first_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A database that is being made is finished by the next start, and never taken for a damaged one."""
+    monkeypatch.setattr(secrets, "token_hex", lambda length: "5" * 2 * length)
     folder = tmp_path / "made"
     folder.mkdir()
     ops: list[vfs.Op] = []

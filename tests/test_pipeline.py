@@ -362,18 +362,24 @@ def test_what_a_killed_process_left_is_removed(world: World) -> None:
     assert left == {"aws.db"}
 
 
-def test_a_snapshot_that_an_earlier_version_holds_is_accepted(world: World) -> None:
+@pytest.mark.parametrize("version", [0, 2])
+def test_a_snapshot_that_an_earlier_version_holds_is_accepted(world: World, version: int) -> None:
     """Its spool had other tables: they are brought up to date, and what it says counts."""
     world.run("corp", *PEOPLE)
     world.run("aws", *(resource(f"r{i}", "team-a") for i in range(20)), resource("s", parent="r1"))
     world.run("aws", resource("r1", "Team B"), resource("s", parent="r1"))
     with contextlib.closing(sqlite3.connect(world.folder / "held" / "aws.db")) as held:
         held.executescript(
-            "ALTER TABLE scope DROP COLUMN kept; ALTER TABLE scope DROP COLUMN kept_members; PRAGMA user_version = 0; ALTER TABLE resource RENAME TO r;"
-            "CREATE TABLE resource (key TEXT, rid TEXT, type TEXT, name TEXT, parent TEXT, parent_key TEXT, tags TEXT,"
-            " hash BLOB, scope_no INTEGER, PRIMARY KEY (key, scope_no)) WITHOUT ROWID;"
-            "INSERT INTO resource SELECT * FROM r; DROP TABLE r;"
+            "ALTER TABLE run DROP COLUMN fingerprint; ALTER TABLE run DROP COLUMN complete; PRAGMA user_version = 2"
         )
+        if version < 2:
+            held.executescript(
+                "ALTER TABLE scope DROP COLUMN kept; ALTER TABLE scope DROP COLUMN kept_members;"
+                "PRAGMA user_version = 0; ALTER TABLE resource RENAME TO r;"
+                "CREATE TABLE resource (key TEXT, rid TEXT, type TEXT, name TEXT, parent TEXT, parent_key TEXT,"
+                " tags TEXT, hash BLOB, scope_no INTEGER, PRIMARY KEY (key, scope_no)) WITHOUT ROWID;"
+                "INSERT INTO resource SELECT * FROM r; DROP TABLE r;"
+            )
     report = world.store.accept("aws")
     assert report and (report.state, report.counts.changed, report.counts.removed) == ("ok", 1, 19)
     assert world.owners() == {"r1": "Team B", "s": "Team B"}

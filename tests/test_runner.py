@@ -23,6 +23,7 @@ from config.settings import Settings, parse_settings
 from connectors.registry import Entry
 from connectors.values import Resource
 from daemon import engine
+from daemon.described import describe
 from daemon.errors import OwnerdError
 from daemon.pipeline import Report, Store
 from daemon.runner import Runner, job_for
@@ -330,13 +331,13 @@ def test_a_run_takes_a_share_of_the_disk_and_no_more(
 ) -> None:
     """A list without end fails its run while there is room for the others."""
     monkeypatch.setattr(daemon.spool, "_LEAST_ROOM", 2**20)
-    monkeypatch.setattr(daemon.spool, "_SHARE_OF_ROOM", 0.0)
+    monkeypatch.setattr(daemon.spool, "SHARE_OF_ROOM", 0.0)
     writer = daemon.spool.SpoolWriter(tmp_path / "spool.db")
     with pytest.raises(sqlite3.OperationalError) as caught, writer.scope("all") as scope:
         for number in itertools.count():
             scope.add(Resource(f"endless-{number}", tags={"text": "x" * 1000}))
     assert (tmp_path / "spool.db").stat().st_size <= 2**20
-    assert "needs room" in daemon.spool.describe(caught.value)["remedy"]
+    assert "needs room" in describe(caught.value)["remedy"]
 
 
 def test_those_that_hang_do_not_keep_others_waiting(

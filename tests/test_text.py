@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.spool import well_formed
+from daemon.spool_rows import well_formed
 from daemon.text import csv_cell, json_bytes, json_text, printable
 
 anything = st.text(st.characters(exclude_categories=["Cs"]))

@@ -23,8 +23,8 @@ from daemon.store.lookups import Age, Ages
 
 NEEDED = frozenset({"m001_initial", "m002_incremental", "m003_time", "m004_pending"})
 """The migrations that the statements of `daemon.store.lookups` are written for."""
-KNOWN = NEEDED | {"m005_on_call", "m006_suggestions"}
-"""And those that change nothing for them, but add an index. Any other may have changed what a row means."""
+KNOWN = NEEDED | {"m005_on_call", "m006_suggestions", "m007_fingerprint"}
+"""And those that add an index, or what only the poller reads. Any other may have changed what a row means."""
 MOST = 1000
 """Keys in one statement, and so in one generation: what a request of the socket may ask for."""
 FORBIDDEN = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}

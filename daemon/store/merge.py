@@ -12,7 +12,7 @@ in which they stand.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import orjson
@@ -100,8 +100,24 @@ def plan_scopes(db: sqlite3.Connection, source: int, *, again: bool) -> None:
     )
 
 
-def plan_resources(db: sqlite3.Connection, source: int) -> list[ScopeChange]:
-    """Find what differs and what would go, and count that by scope."""
+def plan_resources(db: sqlite3.Connection, source: int, *, unchanged: bool = False) -> list[ScopeChange]:
+    """Find what differs and what would go, and count that by scope. `unchanged`: nothing does, as is known."""
+    stored = dict(
+        db.execute(
+            "SELECT m.scope_id, (SELECT count(*) FROM resource r WHERE r.scope_id = m.scope_id)"
+            " FROM temp.scope_map m WHERE m.readable"
+        ).fetchall()
+    )
+    if not unchanged:
+        _find_differences(db, source, stored)
+    going = dict(db.execute("SELECT scope_id, count(*) FROM temp.gone GROUP BY 1").fetchall())
+    new_gaps = _new_gaps(db)
+    scopes = db.execute("SELECT scope_id, name FROM temp.scope_map WHERE readable").fetchall()
+    return [ScopeChange(name, stored[i], going.get(i, 0), gaps=new_gaps.get(name, ())) for i, name in scopes]
+
+
+def _find_differences(db: sqlite3.Connection, source: int, stored: Mapping[int, int]) -> None:
+    """Fill `temp.differing` and `temp.gone`. `stored`: rows by scope."""
     # One way through the spool's index and the table's, both in the order of the keys.
     db.execute(
         "INSERT INTO temp.differing (no, resource_id, was_in, scope_id) SELECT s.rowid, r.id, r.scope_id, m.scope_id"
@@ -109,12 +125,6 @@ def plan_resources(db: sqlite3.Connection, source: int) -> list[ScopeChange]:
         " LEFT JOIN resource r ON r.source_id = ? AND r.key = s.key"
         " WHERE r.id IS NULL OR r.hash != s.hash OR r.scope_id != m.scope_id ORDER BY s.key",
         (source,),
-    )
-    stored = dict(
-        db.execute(
-            "SELECT m.scope_id, (SELECT count(*) FROM resource r WHERE r.scope_id = m.scope_id)"
-            " FROM temp.scope_map m WHERE m.readable"
-        ).fetchall()
     )
     # What a scope has in the spool, but for what comes into it, was in it: only if that is not all is anything gone.
     coming = dict(
@@ -136,10 +146,6 @@ def plan_resources(db: sqlite3.Connection, source: int) -> list[ScopeChange]:
         " CROSS JOIN resource r ON r.source_id = ? AND r.key = g.key AND r.scope_id = m.scope_id",
         (source,),
     )
-    going = dict(db.execute("SELECT scope_id, count(*) FROM temp.gone GROUP BY 1").fetchall())
-    new_gaps = _new_gaps(db)
-    scopes = db.execute("SELECT scope_id, name FROM temp.scope_map WHERE readable").fetchall()
-    return [ScopeChange(name, stored[i], going.get(i, 0), gaps=new_gaps.get(name, ())) for i, name in scopes]
 
 
 def _new_gaps(db: sqlite3.Connection) -> dict[str, tuple[str, ...]]:

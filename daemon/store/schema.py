@@ -74,6 +74,13 @@ def m006_suggestions(db: Database) -> None:
     db.execute("CREATE INDEX finding_unsuggested ON finding (id) WHERE suggestions IS NULL AND resolved_at IS NULL")
 
 
+@migrations()
+def m007_fingerprint(db: Database) -> None:
+    """What an integration held when it was merged last, in one text (`daemon.fingerprint`), and its secret."""
+    for column in ("secret TEXT NOT NULL DEFAULT ''", "fingerprint TEXT"):
+        db.execute(f"ALTER TABLE source ADD COLUMN {column}")
+
+
 _TIME = """
 ALTER TABLE scope ADD COLUMN holds TEXT NOT NULL DEFAULT '["group","role","schedule","user"]';
 ALTER TABLE source ADD COLUMN rename_grace REAL NOT NULL DEFAULT 0;

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import secrets
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
+
+from daemon.fingerprint import Known
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,9 @@ def configure(db: sqlite3.Connection, wanted: Iterable[SourceRow]) -> Reconfigur
                 row.hold,
             ),
         ).fetchone()[0]
+        if row.role == "integration":
+            secret = secrets.token_hex(32)
+            db.execute("UPDATE source SET secret = ? WHERE id = ? AND secret = ''", (secret, source))
         if before is None or before[0] != row.rules:
             (changed.reresolve if row.role == "integration" else changed.rematch).append(source)
     return changed
@@ -158,6 +164,30 @@ def mark_scopes(db: sqlite3.Connection, source: int, held: Iterable[str]) -> Non
         (source,),
     )
     db.execute("DELETE FROM freshness WHERE scope_id NOT IN (SELECT id FROM scope)")
+
+
+def known(db: sqlite3.Connection, source: int) -> Known | None:
+    """What a run is compared with; None for a directory."""
+    secret, fingerprint = db.execute("SELECT secret, fingerprint FROM source WHERE id = ?", (source,)).fetchone()
+    return Known(secret, fingerprint or "") if secret else None
+
+
+def unchanged(db: sqlite3.Connection, source: int) -> bool:
+    """Whether the attached spool's run has found just what is stored, and so has not been completed."""
+    found = db.execute(
+        "SELECT NOT r.complete AND r.fingerprint IS s.fingerprint FROM spool.run r, source s WHERE s.id = ?",
+        (source,),
+    ).fetchone()[0]
+    return bool(found)
+
+
+def mark_fingerprint(db: sqlite3.Connection, source: int) -> None:
+    """Record what is stored by now, if that is just what the attached spool's run has found in all scopes."""
+    db.execute(
+        "UPDATE source SET fingerprint = iif(EXISTS (SELECT 1 FROM temp.scope_map WHERE NOT readable OR NOT whole),"
+        " NULL, (SELECT fingerprint FROM spool.run)) WHERE id = ?",
+        (source,),
+    )
 
 
 def bookmarks(db: sqlite3.Connection, source: int, *, base: str, whole_since: float, now: float) -> dict[str, str]:

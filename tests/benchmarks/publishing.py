@@ -144,7 +144,7 @@ class Syncs:
         took = []
         with peers.ownerd(self.world) as server, closing(self.world.open_store()) as store:
             for n in range(self.repetitions):
-                spool = self.world.spool_estate(revision=n + 1)
+                spool = self.world.spool_estate(store, revision=n + 1)
                 with _Prober(server.socket, self.world.size) as prober:
                     time.sleep(max(3.0, self.seconds))
                 idle.append(prober.told)

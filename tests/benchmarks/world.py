@@ -189,13 +189,13 @@ class World:
     def sync_estate(self, store: Store, revision: int = 0) -> tuple[Took, Report]:
         """Spool and publish all resources. What makes them, in place of fetching them, is not in the time."""
         took = Took()
-        return took, self._publish(store, ESTATE, self.spool_estate(revision, took.spool), took)
+        return took, self._publish(store, ESTATE, self.spool_estate(store, revision, took.spool), took)
 
-    def spool_estate(self, revision: int, watch: Watch | None = None) -> Path:
-        """Only the spool; `watch` runs while it is written."""
-        watch = watch or Watch()
+    def spool_estate(self, store: Store, revision: int, watch: Watch | None = None) -> Path:
+        """Only the spool, as a child writes it; `watch` runs meanwhile."""
+        watch, known = watch or Watch(), store.known(ESTATE)
         with watch:
-            writer = SpoolWriter(spool := self._spool())
+            writer = SpoolWriter(spool := self._spool(), known=known)
         for name, start, end in self._scopes():
             with writer.scope(name) as scope:
                 for chunk in self.size.estate(revision, start, end):
