@@ -22,7 +22,7 @@ from daemon.engine import confirmed, nothing_held
 from daemon.errors import OwnerdError
 from daemon.notify import notify, watchdog_interval
 from daemon.pipeline import Report, Store
-from daemon.processes import end_with_supervisor, keep_memory_private
+from daemon.processes import end_with_supervisor, give_way, keep_memory_private
 from daemon.runner import Event, OnEvent, Runner, finished, log_report, log_turned
 
 FIRST_RETRY = 15.0
@@ -267,6 +267,7 @@ def poll(settings: Settings) -> int:
     """Run the poller until SIGTERM or SIGINT."""
     end_with_supervisor()
     keep_memory_private()
+    give_way()
     logs.configure(settings.daemon.log_format, settings.daemon.log_level)
     store = Store(settings.state_directory)
     try:

@@ -27,6 +27,16 @@ def keep_memory_private() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
+NICE = 10
+"""Of what polls and merges: whoever waits for an answer goes first."""
+
+
+def give_way() -> None:
+    """Let others have the processor first: nice(2). A merge of a million rows keeps a core busy for a minute."""
+    with contextlib.suppress(OSError):  # a sandbox may not allow it, and sets it itself
+        os.nice(max(0, NICE - os.nice(0)))
+
+
 def limit_memory(most: int) -> None:
     """Let this process take so many bytes; past them, Python raises MemoryError. If memory is short, let it go first.
 

@@ -10,7 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from daemon.described import describe
 from daemon.errors import OwnerdError
 from daemon.pipeline import Report, Store
 from daemon.runner import Runner, job_for
+from daemon.store import merge
 from tests.harness import configuration, integration
 
 PRINCIPALS = {
@@ -52,7 +53,9 @@ def settings_of(document: dict[str, Any]) -> Settings:
     return parse_settings(document, Path("test.toml"))
 
 
-def run(settings: Settings, *names: str, during: Any = None) -> tuple[dict[str, Report], list[dict[str, Any]]]:
+def run(
+    settings: Settings, *names: str, during: Any = None, whole: bool = False
+) -> tuple[dict[str, Report], list[dict[str, Any]]]:
     """Run sources one after the other; the reports, and every event."""
     events: list[dict[str, Any]] = []
 
@@ -62,7 +65,7 @@ def run(settings: Settings, *names: str, during: Any = None) -> tuple[dict[str, 
         try:
             await runner.configure(settings)
             helper = asyncio.create_task(during(events)) if during else None
-            reports = {name: await runner.run(name, events.append) for name in names}
+            reports = {name: await runner.run(name, events.append, whole=whole) for name in names}
             if helper:
                 await helper
             return reports
@@ -87,6 +90,30 @@ def test_a_whole_run(document: dict[str, Any]) -> None:
     assert events[-1]["drift_opened"] == 1
     state = settings_of(document).state_directory
     assert list((state / "spool").iterdir()) == []
+
+
+def test_a_child_is_told_what_is_stored(
+    document: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What it finds again is not compared, unless all is asked for; anything else is."""
+    compared: list[int] = []
+    find = merge._find_differences
+
+    def counted(db: sqlite3.Connection, source: int, stored: Mapping[int, int]) -> None:
+        compared.append(source)
+        find(db, source, stored)
+
+    monkeypatch.setattr(merge, "_find_differences", counted)
+    settings = settings_of(document)
+    reports, _ = run(settings, "corp", "aws", "aws", "aws")
+    assert (reports["aws"].state, reports["aws"].rows, reports["aws"].counts.added) == ("ok", 2, 0)
+    assert len(compared) == 1
+    run(settings, "aws", whole=True)
+    assert len(compared) == 2
+    (tmp_path / "r.csv").write_text("id,tag:owner\nr1,platform\nr2,platform\n")
+    reports, _ = run(settings, "aws")
+    assert reports["aws"].counts.changed == 1
+    assert len(compared) == 3
 
 
 def test_a_file_that_is_not_there(document: dict[str, Any]) -> None:
