@@ -3,8 +3,11 @@
 Of each scope it takes the rows in whatever order they come, each as often as it comes: the product of (r + h) over the
 hashes h of the rows, modulo a prime, at a random r. If the rows of two runs differ, the products are equal for at most
 as many r as there are rows, since a polynomial has no more roots than its degree: for a billion rows, one r in 2^225.
-r is a secret of the database, so that who writes tags cannot look for rows that meet it. The hashes themselves have
-128 bits; by them rows are compared one by one too.
+r is a secret of the database, so that who writes tags cannot look for rows that meet it; who can read the database can.
+
+The hashes themselves have 128 bits, and no secret; by them rows are compared one by one too. Two contents with one hash
+take 2^64 trials, and are both of one author: he can keep ownerd at the first when he writes the second, and could have
+left the first in place. A hash of somebody else's row takes 2^128.
 """
 
 from __future__ import annotations
@@ -16,7 +19,8 @@ import orjson
 
 _PRIME = 2**255 - 19
 _FORM = 1
-"""Of the fingerprint and of all that goes into the hashes: another one fits none that was kept."""
+"""Of the fingerprint, and of all that makes rows and their hashes (`daemon.spool_rows`, `resource_key`): another one
+fits none that was kept."""
 
 
 @dataclass(frozen=True, slots=True)

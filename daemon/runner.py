@@ -21,9 +21,9 @@ import structlog
 from config.settings import Configured, Settings
 from daemon.answers import rfc3339
 from daemon.child import Job
+from daemon.configured import rules_of
 from daemon.errors import DatabaseDamaged, DatabaseUnusable
 from daemon.matching import resource_key
-from daemon.configured import rules_of
 from daemon.pipeline import Report, Store, Turned
 from daemon.processes import end
 from daemon.store.findings import Transition

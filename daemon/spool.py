@@ -94,10 +94,11 @@ class SpoolWriter:
 
         `holds`: the kinds of principal that it may hold.
         """
+        name = well_formed(name)
         self._scopes += 1
         self._db.execute(
             "INSERT INTO scope VALUES (?, ?, ?, 'reading', 0, NULL, ?, NULL, '[]', ?, 0, 0)",
-            (self._scopes, well_formed(name), self._clock(), since, orjson.dumps(sorted(map(str, holds))).decode()),
+            (self._scopes, name, self._clock(), since, orjson.dumps(sorted(map(str, holds))).decode()),
         )
         self._held[name] = None
         if self._known is None:

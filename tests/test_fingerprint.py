@@ -14,10 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from connectors.errors import ServerFault
-from connectors.values import Gap, Resource
-from daemon.fingerprint import Known, RowProduct, fingerprint
+from connectors.values import Bookmark, Change, Gap, Gone, Resource
+from daemon.fingerprint import _FORM, Known, RowProduct, fingerprint
 from daemon.pipeline import Report
 from daemon.spool import complete
+from daemon.spool_rows import DIGEST, resource_row
 from tests.harness import Scopes, World, configuration, integration, owned_by, resource, team
 
 SECRET = "5" * 64
@@ -170,13 +171,103 @@ def test_a_publish_that_is_held_leaves_what_was_known(world: World) -> None:
 
 
 def test_changes_alone_tell_nothing_of_all_rows(world: World) -> None:
-    """After a run that read changes, the next one compares."""
-    run(world, {"us": ONE})
-    world.store.run("aws", world.spool({"us": [resource("r1", "team-b")]}, {"us": ""}, known=world.store.known("aws")))
+    """After a run whose changes were merged, the next one compares, though it finds what the last whole one did."""
+    run(world, {"us": [*ONE, Bookmark("b1")]})
+    changes = world.spool(
+        {"us": [resource("r1", "team-b"), Bookmark("b2")]}, {"us": "b1"}, known=world.store.known("aws")
+    )
+    assert world.store.run("aws", changes).counts.changed == 1
     assert world.query("SELECT fingerprint FROM source WHERE name = 'aws'") == [(None,)]
     report, short = run(world, {"us": ONE})
     assert not short
-    assert report.state == "ok"
+    assert (report.state, report.counts.changed) == ("ok", 1)
+    assert world.owners() == {"r1": "team-a", "r2": "team-b"}
+
+
+def test_a_bookmark_moves_on_in_an_unchanged_run(world: World) -> None:
+    """The next changes are read from where this run ended."""
+    run(world, {"us": [*ONE, Bookmark("b1")]})
+    assert run(world, {"us": [*ONE, Bookmark("b2")]})[1]
+    assert world.store.bookmarks("aws", base="", whole_interval=1e9) == {"us": "b2"}
+
+
+def test_a_scope_that_comes_back_after_a_failure_is_compared(world: World) -> None:
+    """With the same rows, too; the run after that one is known again. A source that failed as such changed no row."""
+    run(world, {"us": ONE[:1], "eu": ONE[1:]})
+    assert run(world, {"us": ONE[:1], "eu": ServerFault("500")})[0].state == "partial"
+    report, short = run(world, {"us": ONE[:1], "eu": ONE[1:]})
+    assert (report.state, report.counts.changed, short) == ("ok", 0, False)
+    world.store.fail("aws", {"code": "crashed", "message": "", "remedy": ""})
+    report, short = run(world, {"us": ONE[:1], "eu": ONE[1:]})
+    assert (report.state, short) == ("ok", True)
+    assert world.owners() == {"r1": "team-a", "r2": "team-b"}
+
+
+def test_what_two_scopes_list_in_another_order_is_of_one_of_them(world: World) -> None:
+    """It stays where it is while both list it, and goes over to the one that is left."""
+    x = [resource("x", "team-a")]
+    where = "SELECT c.name FROM resource r JOIN scope c ON c.id = r.scope_id"
+    run(world, {"A": x, "B": x})
+    report, short = run(world, {"B": x, "A": x})
+    assert (report.state, report.rows, short) == ("ok", 1, True)
+    assert world.query(where) == [("A",)]
+    report, short = run(world, {"B": x, "A": []}, accept=True)
+    assert (report.state, report.rows, short) == ("ok", 1, False)
+    assert world.query(where) == [("B",)]
+    assert world.owners() == {"x": "team-a"}
+
+
+def test_another_database_knows_nothing_of_a_fingerprint(world: World) -> None:
+    """A spool that was begun before the database was replaced is merged row by row, and so is the next."""
+    run(world, {"us": ONE})
+    late = world.spool({"us": ONE}, known=world.store.known("aws"))
+    new = World(world.folder / "new", configuration(integration("aws"), integration("gcp")))
+    new.run("corp", *PEOPLE)
+    assert new.store.run("aws", late).counts.added == 2
+    assert not run(new, {"us": ONE})[1]
+    assert run(new, {"us": ONE})[1]
+    assert new.owners() == world.owners()
+    new.close()
+
+
+def test_an_integration_that_went_and_came_is_not_known(world: World) -> None:
+    """Its rows went with it, and its secret."""
+    run(world, {"us": ONE})
+    known = world.store.known("aws")
+    assert known
+    late = world.spool({"us": ONE}, known=known)
+    world.configure(configuration(integration("gcp")))
+    world.configure(configuration(integration("aws"), integration("gcp")))
+    again = world.store.known("aws")
+    assert again
+    assert (again.secret != known.secret, again.fingerprint) == (True, "")
+    assert world.store.run("aws", late).counts.added == 2
+    assert world.owners() == {"r1": "team-a", "r2": "team-b"}
+
+
+def test_a_scope_may_have_any_name(world: World) -> None:
+    """Names that are no Unicode are mended before they go into a fingerprint."""
+    assert run(world, {"estate-\udcff.json": ONE})[0].state == "ok"
+    assert run(world, {"estate-\udcff.json": ONE})[1]
+
+
+def test_the_form_of_what_is_hashed_is_known() -> None:
+    """Who changes how rows are made must give `_FORM` another number: a fingerprint would pass for that of new rows."""
+    made = [
+        (row[:DIGEST], row[DIGEST].hex())
+        for row in (
+            resource_row(Resource("/Subscriptions/A/x", "t", "n", "/subscriptions/A", {"b": "é", "a": "1"}), 1),
+            resource_row(Resource("bad\ud800", tags={"k\ud800": "x"}), 1),
+        )
+    ]
+    azure = ("/subscriptions/a/x", "/Subscriptions/A/x", "t", "n", "/subscriptions/A", "/subscriptions/a")
+    assert (_FORM, made) == (
+        1,
+        [
+            ((*azure, '{"a":"1","b":"é"}'), "87d404c6e1f3a9a665d6476684e3b4d2"),
+            (("bad\ufffd", "bad\ufffd", "", "", None, None, '{"k\ufffd":"x"}'), "82d090728dfc8e05019162c2b0ec317b"),
+        ],
+    )
 
 
 def test_new_rules_count_for_unchanged_rows(world: World) -> None:
@@ -223,36 +314,59 @@ def test_a_contradiction_that_is_found_late_fails_its_scope(world: World, tmp_pa
 
 
 PARTS = st.lists(st.tuples(st.sampled_from("wxyz"), st.sampled_from(["team-a", "team-b", ""])), max_size=4)
-RUNS = st.lists(
-    st.one_of(
-        st.just("again"), st.dictionaries(st.sampled_from(["us", "eu"]), st.one_of(PARTS, st.none()), min_size=1)
-    ),
-    min_size=2,
-    max_size=6,
+SCOPES = st.dictionaries(st.sampled_from(["us", "eu", "ap"]), st.one_of(PARTS, st.none()), min_size=1)
+STEPS = st.one_of(
+    st.just(("again",)),
+    st.tuples(st.just("whole"), SCOPES),
+    st.tuples(st.just("changes"), PARTS, st.sampled_from("wxyz")),
+    st.sampled_from([("accept",), ("fail",), ("rules", "owner"), ("rules", "team")]),
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(RUNS)
+def listed(part: list[tuple[str, str]], number: int) -> list[Change]:
+    return [*(resource(i, owner or None) for i, owner in part), Bookmark(f"b{number}")]
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(STEPS, min_size=2, max_size=8))
 def test_no_run_ends_otherwise_than_one_that_knew_nothing(
-    tmp_path_factory: pytest.TempPathFactory, runs: list[Any]
+    tmp_path_factory: pytest.TempPathFactory, steps: list[Any]
 ) -> None:
-    """Whatever comes and goes, fails and comes again."""
+    """Whatever comes and goes, fails and comes again, is held and accepted, or is told as changes, under any rules.
+
+    Scopes come in the order of their names: what two of them list is the first one's.
+    """
     worlds = [
         World(tmp_path_factory.mktemp("twins"), configuration(integration("aws"), integration("gcp"))) for _ in range(2)
     ]
     last: dict[str, Any] = {"us": []}
     for world in worlds:
         world.run("corp", *PEOPLE)
-    for wanted in runs:
-        last = last if wanted == "again" else wanted
-        scopes: Scopes = {
-            name: ServerFault("500") if part is None else [resource(i, owner or None) for i, owner in part]
-            for name, part in last.items()
-        }
-        for world, known in zip(worlds, (worlds[0].store.known("aws"), None), strict=True):
+    for number, step in enumerate(steps):
+        match step:
+            case ("whole", wanted):
+                last = wanted
+        for world in worlds:
             world.clock.now += 1
-            world.store.run("aws", world.spool(scopes, known=known))
+            known = world.store.known("aws") if world is worlds[0] else None
+            match step:
+                case ("accept",):
+                    world.store.accept("aws")
+                case ("fail",):
+                    world.store.fail("aws", {"code": "crashed", "message": "", "remedy": ""})
+                case ("rules", key):
+                    world.configure(configuration(integration("aws", owned_by(key=key)), integration("gcp")))
+                case ("changes", part, gone):
+                    since = world.store.bookmarks("aws", base="", whole_interval=1e9).get("us")
+                    if since is not None:
+                        records = [Gone(gone), *listed(part, number)]
+                        world.store.run("aws", world.spool({"us": records}, {"us": since}, known=known))
+                case _:
+                    scopes: Scopes = {
+                        name: ServerFault("500") if part is None else listed(part, number)
+                        for name, part in sorted(last.items())
+                    }
+                    world.store.run("aws", world.spool(scopes, known=known))
         assert tables(worlds[0]) == tables(worlds[1])
     for world in worlds:
         world.close()
