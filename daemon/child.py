@@ -7,6 +7,7 @@ poller dies, so does its child.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
@@ -31,6 +32,7 @@ from daemon.processes import end_with_parent, keep_memory_private, limit_memory
 from daemon.reading import Batch, Ended, Restarted, Started, messages
 from daemon.redact import Guarded, learn, redacted
 from daemon.spool import ScopeWriter, SpoolWriter
+from daemon.spool_rows import well_formed
 from daemon.tls import verify_always
 
 EVERY = 1000
@@ -170,7 +172,12 @@ def main() -> int:
 
 
 def _tell(event: dict[str, Any]) -> None:
-    sys.stdout.buffer.write(orjson.dumps(redacted(event)) + b"\n")
+    told = redacted(event)
+    try:
+        line = orjson.dumps(told)
+    except TypeError:  # a lone surrogate: a scope may be a file, and its name no Unicode
+        line = well_formed(json.dumps(told, ensure_ascii=False)).encode()
+    sys.stdout.buffer.write(line + b"\n")
     sys.stdout.buffer.flush()
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from daemon.processes import NICE
 from tests.harness import configuration, integration
 from tests.processes import PATIENCE, answers, children, command, environment, ownerd, running, toml, until
 from tests.unixhttp import call, get
@@ -145,6 +146,27 @@ def test_directories_come_first(site: Site) -> None:
         until(lambda: ready(site))
         changes = get(site.socket, "/v1/changes", limit=1000).json["changes"]
         assert {c["after"]["reason"] for c in changes} == {None}
+
+
+@pytest.mark.parametrize(("before", "after"), [(0, NICE), (NICE + 3, NICE + 3)])
+def test_who_polls_gives_way(before: int, after: int) -> None:
+    """Whoever started it politer leaves it so; asked twice, it does not give way further."""
+    code = "import os; from daemon.processes import give_way; give_way(); give_way(); print(os.nice(0))"
+    words = ["nice", "-n", str(before - os.nice(0)), sys.executable, "-c", code]
+    assert int(subprocess.run(words, capture_output=True, check=True, env=environment()).stdout) == after
+
+
+def test_the_poller_gives_way_and_the_server_does_not(site: Site) -> None:
+    """The kernel says so: proc_pid_stat(5), the nineteenth field."""
+    with site.start("run") as daemon:
+        until(lambda: ready(site))
+        nice = {
+            name: int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[16]) - os.nice(0)
+            for pid in children(daemon.pid)
+            for name in ("poll", "serve")
+            if name in Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+        }
+    assert nice == {"poll": NICE, "serve": 0}
 
 
 def test_nothing_outlives_a_killed_run(site: Site) -> None:

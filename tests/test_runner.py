@@ -116,6 +116,18 @@ def test_a_child_is_told_what_is_stored(
     assert len(compared) == 3
 
 
+def test_a_file_whose_name_is_no_unicode(document: dict[str, Any], tmp_path: Path) -> None:
+    """It is read, and named as far as it can be."""
+    name = os.fsencode(tmp_path) + b"/r\xff.csv"
+    try:
+        Path(os.fsdecode(name)).write_text("id,tag:owner\nr3,platform\n")
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    reports, events = run(settings_of(document), "corp", "aws", "aws")
+    assert (reports["aws"].state, reports["aws"].rows) == ("ok", 3)
+    assert any("\ufffd" in str(event.get("scope")) for event in events)
+
+
 def test_a_file_that_is_not_there(document: dict[str, Any]) -> None:
     """No file is not an empty file: the source fails, with a remedy."""
     document["integrations"][0]["path"] = "/nonexistent/*.csv"
