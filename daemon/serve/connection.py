@@ -21,6 +21,7 @@ from uvicorn.server import ServerState
 from daemon.peers import Allowed, Peer, groups_of, peer_of
 from daemon.serve.problems import Problem
 from daemon.serve.quick import Quick
+from daemon.serve.spinning import Spinner
 
 log = structlog.get_logger()
 
@@ -43,8 +44,16 @@ _KNOWN_PEERS = 1024
 class Door:
     """What the connections of one server share."""
 
-    def __init__(self, quick: Quick, allowed: Allowed, counts: Counter[str], most: int = MOST_CONNECTIONS) -> None:
+    def __init__(
+        self,
+        quick: Quick,
+        spinner: Spinner,
+        allowed: Allowed,
+        counts: Counter[str],
+        most: int = MOST_CONNECTIONS,
+    ) -> None:
         self.quick = quick
+        self.spinner = spinner
         self.counts = counts
         self.open: set[Connection] = set()
         self.draining = False
@@ -147,6 +156,7 @@ class Connection(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._door = door
         self._quick = door.quick.answer
+        self._answered = door.spinner.answered
         self._now: Callable[[], float] = self.loop.time
         self.since = self._now()
         self._receiving = False
@@ -198,6 +208,7 @@ class Connection(HttpToolsProtocol):
                     self._unset_keepalive_if_required()
                     state.total_requests += 1
                     self.transport.write(found)
+                    self._answered()
                     return
         if self._in_head:
             self._raw += len(data)

@@ -28,6 +28,7 @@ from daemon.processes import end_with_supervisor
 from daemon.serve.app import Pages, make_app
 from daemon.serve.connection import IDLE, MOST_CONNECTIONS, Connection, Door
 from daemon.serve.quick import Quick
+from daemon.serve.spinning import NEAR, Spinner, may_spin
 from daemon.serve.tally import Tally
 from daemon.serve.tally import inherited as inherited_tally
 from daemon.sockets import listening_on
@@ -47,9 +48,12 @@ _OTHER_FILES = 128
 class Server(uvicorn.Server):
     """uvicorn, with bounded connections, a short way for lookups, an end that fails no request, and our signals."""
 
-    def __init__(self, app: ASGIApp, pages: Pages, allowed: Allowed, most: int = MOST_CONNECTIONS) -> None:
+    def __init__(
+        self, app: ASGIApp, pages: Pages, allowed: Allowed, most: int = MOST_CONNECTIONS, *, spin: bool = True
+    ) -> None:
         quick = Quick(pages.lookup, lambda delay, call: asyncio.get_running_loop().call_later(delay, call))
-        self.door = Door(quick, allowed, pages.connections, most)
+        spinner = Spinner(lambda call: asyncio.get_running_loop().call_soon(call), NEAR if spin else 0.0)
+        self.door = Door(quick, spinner, allowed, pages.connections, most)
         super().__init__(
             uvicorn.Config(
                 app,
@@ -99,7 +103,7 @@ def serve(settings: Settings) -> int:
 
 async def _serve(settings: Settings, listening: socket.socket, tally: Tally | None) -> None:
     app, pages = make_app(settings.database, tally=tally)
-    server = Server(app, pages, _allowed(settings), _most_connections())
+    server = Server(app, pages, _allowed(settings), _most_connections(), spin=may_spin(settings.daemon.workers))
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
