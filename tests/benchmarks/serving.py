@@ -176,13 +176,22 @@ class Lookups:
                 return self._against(row, "/s", lambda: self._rate(owners.get), redis, self._redis_py_get)
 
         def many(redis: Server | None) -> Row:
-            row = Row(f"Owners.direct(database).get_many of {BATCH}", "redis-py GET")
-            with Owners.direct(self.world.database) as owners:
+            return many_of(redis, f"Owners.direct(database).get_many of {BATCH}", 0)
+
+        def many_mapped(redis: Server | None) -> Row:
+            return many_of(redis, f"get_many of {BATCH}, the file mapped into memory", 1 << 33)
+
+        def many_of(redis: Server | None, what: str, mmap: int) -> Row:
+            with Owners.direct(self.world.database, mmap=mmap) as owners:
                 return self._against(
-                    row, "answers/s", lambda: self._rate_of_many(owners.get_many), redis, self._redis_py_get
+                    Row(what, "redis-py GET"),
+                    "answers/s",
+                    lambda: self._rate_of_many(owners.get_many),
+                    redis,
+                    self._redis_py_get,
                 )
 
-        return [get, mapped, many]
+        return [get, mapped, many, many_mapped]
 
     def _rate(self, get: Callable[[str], Any]) -> float:
         asked = [rid(n) for n in self.numbers(_SAMPLE)]
