@@ -3,7 +3,7 @@
 Each connector over HTTP is run against its rig, into a store with ownerd's defaults. Then each request that it made,
 be it for a page, a token or what there is, is answered wrongly in turn, in each way of `tests.servers.spoiler`, by a
 run of its own. No row may change. What each case ended as is printed: a connector's error by its code, or "held" by
-the guard; and each case in which rows changed, with what went. It ends with 1 if any did that `KNOWN` does not tell.
+the guard; and each case in which rows changed, with what went. It ends with 1 if there is one.
 """
 
 from __future__ import annotations
