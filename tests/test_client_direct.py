@@ -324,7 +324,7 @@ def test_it_holds_no_transaction(filled: Asked) -> None:
     with closing(sqlite3.connect(filled.world.store.path)) as db:
         assert db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone() == (0, 0, 0)
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
-        filled.direct._reader._connected().execute("DELETE FROM answer")
+        filled.direct._reader.db.execute("DELETE FROM answer")
 
 
 def test_a_database_that_takes_the_place(filled: Asked, tmp_path: Path) -> None:

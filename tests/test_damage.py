@@ -17,7 +17,7 @@ import pytest
 from daemon.errors import DatabaseDamaged, DatabaseUnusable
 from daemon.serve.lookup import ANY_AGE, Lookup
 from daemon.serve.problems import Problem
-from daemon.store import following, writer
+from daemon.store import readonly, writer
 from daemon.store.reader import Reader
 from tests.harness import Clock, World, configuration, integration, resource, team
 
@@ -148,7 +148,7 @@ def test_the_server_goes_on_from_the_old_file_until_the_new_one_is_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the sources are read anew, what was known is answered."""
-    monkeypatch.setattr(following, "LOOK", 0.0)
+    monkeypatch.setattr(readonly, "LOOK", 0.0)
     world = World(tmp_path, DOCUMENT)
     world.run("corp", *PEOPLE)
     world.run("aws", resource("r", "team-a"))

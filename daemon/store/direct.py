@@ -9,17 +9,16 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from stat import S_ISDIR
 
 from daemon.errors import DatabaseUnusable
 from daemon.problems import Source
 from daemon.store import lookups
 from daemon.store.lookups import Age, Ages
+from daemon.store.readonly import ReadOnly
 
 NEEDED = frozenset({"m001_initial", "m002_incremental", "m003_time", "m004_pending"})
 """The migrations that the statements of `daemon.store.lookups` are written for."""
@@ -29,8 +28,6 @@ MOST = 1000
 """Keys in one statement, and so in one generation: what a request of the socket may ask for."""
 FORBIDDEN = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}
 """What SQLite says where this process may not read: that is for its operator to mend, not to be waited for."""
-_LOOK = 1.0
-"""Seconds between two looks at whether the file was replaced."""
 _CACHE = 8 * 2**20
 """Bytes of the file to keep in memory, at most."""
 _VERSION = "PRAGMA data_version"
@@ -50,32 +47,22 @@ def _forked() -> None:
 os.register_at_fork(after_in_child=_forked)
 
 
-class DirectReader:
+class DirectReader(ReadOnly):
     """A read-only connection that follows what is published, and takes up a database that replaced its own."""
 
     def __init__(self, path: Path, mmap: int = 0) -> None:
-        self._path = path
-        self._mmap = mmap
-        self._db: sqlite3.Connection | None = None
+        super().__init__(path, cache=_CACHE, mmap=mmap)
         self._forks = _forks
-        self._file: tuple[int, int] | None = None
-        self._look_at = 0.0
-        self._damaged = False
-        self._version: int | None = None
-        """SQLite's number for the generation that `_ages` and `_sources` are of."""
         self._ages: Ages | None = None
         self._known: dict[int, Age] = {}
-        self.superseded = False
-        """Another file has taken the place of the one that is open: what this one lacks may yet be there."""
 
     def close(self) -> None:
         """Let the database go; the next call opens it again."""
-        if self._db is not None:
-            if self._forks == _forks:
-                self._db.close()
-            else:
-                _abandoned.append(self._db)
-        self._db = self._version = self._ages = None
+        if self._forks != _forks and self._db is not None:
+            _abandoned.append(self._db)
+            self._db = None
+        super().close()
+        self._ages = None
         self._known.clear()
 
     # --- reading ----------------------------------------------------------------------------------------------------
@@ -118,14 +105,14 @@ class DirectReader:
         """
         places = 1 << (len(keys) - 1).bit_length()  # few different statements, so that each is prepared once
         padded = [*keys, *[keys[-1]] * (places - len(keys))]
-        return self._connected().execute(_many(places), padded).fetchall()
+        return self.db.execute(_many(places), padded).fetchall()
 
     def age(self, freshness_id: int) -> Age:
         """The ages of a row. Within its generation."""
         age = self._known.get(freshness_id)
         if age is None:
             assert self._ages is not None
-            age = self._known[freshness_id] = self._ages.read(self._connected(), freshness_id)
+            age = self._known[freshness_id] = self._ages.read(self.db, freshness_id)
         return age
 
     @property
@@ -136,77 +123,36 @@ class DirectReader:
 
     def agree(self, outcome_ids: Sequence[int]) -> bool:
         """Whether several integrations give a resource the same owners."""
-        return bool(self._connected().execute(lookups.AGREE, (json.dumps(outcome_ids),)).fetchone()[0])
+        return bool(self.db.execute(lookups.AGREE, (json.dumps(outcome_ids),)).fetchone()[0])
 
     def members(self, directory: str, pid: str, now: float) -> list[tuple[str, str | None, str]]:
         """Id, e-mail address and name of each active user of a principal (`KIND:ID`), nested groups flattened."""
-        return self._connected().execute(lookups.MEMBERS, (directory, pid, now)).fetchall()
-
-    def failed(self) -> None:
-        """A read failed: whatever stands in the file's place is better."""
-        self._damaged = True
+        return self.db.execute(lookups.MEMBERS, (directory, pid, now)).fetchall()
 
     # --- the connection ---------------------------------------------------------------------------------------------
-
-    def _connected(self) -> sqlite3.Connection:
-        assert self._db is not None
-        return self._db
 
     def _follow(self) -> sqlite3.Connection:
         if self._forks != _forks:
             self.close()
             self._forks = _forks
-        if self._db is None:
-            self._db, self._file = self._open()
-        elif time.monotonic() >= self._look_at:
-            self._look()
-        return self._db
+        self.look_when_due()
+        return self.db
 
-    def _open(self) -> tuple[sqlite3.Connection, tuple[int, int]]:
+    def _remedy(self, error: Exception) -> str:
+        """In this log mode, a reader needs the two files beside it too."""
+        path = self._path
         try:
-            told = self._path.stat()
-            if S_ISDIR(told.st_mode):
-                raise IsADirectoryError("a directory; the database in it is ownerd.db")
-            db = sqlite3.connect(
-                f"{self._path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
+            there = path.exists()
+        except OSError:
+            there = True
+        if there and not os.access(path, os.R_OK):
+            return "ask over the socket; only ownerd's own user may read the file"
+        if isinstance(error, sqlite3.Error) and error.sqlite_errorcode & 0xFF in FORBIDDEN:
+            return (
+                "ask over the socket; who may not write in its directory can read the file only while ownerd has it"
+                f" open, and with the right to read {path.name}-wal and {path.name}-shm"
             )
-            try:
-                db.execute("PRAGMA query_only = ON")
-                db.execute("PRAGMA cell_size_check = ON")
-                db.execute(f"PRAGMA cache_size = {-_CACHE // 1024}")
-                db.execute(f"PRAGMA mmap_size = {self._mmap:d}")
-                db.execute("SELECT 1 FROM source LIMIT 1")
-            except BaseException:
-                db.close()
-                raise
-        except (sqlite3.Error, UnicodeError, OSError) as error:
-            raise DatabaseUnusable(self._path, str(error), remedy=_remedy(self._path, error)) from error
-        return db, (told.st_dev, told.st_ino)
-
-    def _look(self) -> None:
-        """Take up a database that has replaced the one that is open: as soon as it knows all that the sources have.
-
-        Until then the old one is better, unless it is what failed.
-        """
-        self._look_at = time.monotonic() + _LOOK
-        try:
-            told = self._path.stat()
-            if (told.st_dev, told.st_ino) == self._file:
-                return
-            self.superseded = True
-            db, file = self._open()
-        except (OSError, DatabaseUnusable):
-            self.superseded = True
-            return  # it is being made
-        try:
-            ready = self._damaged or db.execute(lookups.COMPLETE).fetchone()[0]
-        except sqlite3.Error:
-            ready = False  # nothing is the matter with the old one
-        if not ready:
-            db.close()
-            return
-        self.close()
-        self._db, self._file, self._damaged, self.superseded = db, file, False, False
+        return super()._remedy(error)
 
     def _load(self, db: sqlite3.Connection) -> None:
         """Read the sources; ages follow when a row needs them. The schema may have changed with what was published."""
@@ -226,19 +172,3 @@ class DirectReader:
 @cache
 def _many(places: int) -> str:
     return lookups.MANY.format(",".join("?" * places))
-
-
-def _remedy(path: Path, error: Exception) -> str:
-    """What to do where the file cannot be opened. In this log mode, a reader needs the two files beside it too."""
-    try:
-        there = path.exists()
-    except OSError:
-        there = True
-    if there and not os.access(path, os.R_OK):
-        return "ask over the socket; only ownerd's own user may read the file"
-    if isinstance(error, sqlite3.Error) and error.sqlite_errorcode & 0xFF in FORBIDDEN:
-        return (
-            "ask over the socket; who may not write in its directory can read the file only while ownerd has it open,"
-            f" and with the right to read {path.name}-wal and {path.name}-shm"
-        )
-    return "`ownerd poll` makes it: see whether it runs, and where"

@@ -40,7 +40,7 @@ class Reader(Follower):
                         self.know_ages(db, (row[2] for row in found))
                     break
         except sqlite3.DatabaseError:
-            self._damaged = True  # or out of reach: whatever stands in its place is better
+            self.failed()
             raise
         return list(map(Row._make, found))
 
@@ -70,7 +70,7 @@ class Reader(Follower):
                     rows += [(i, *row) for i, key in each for row in db.execute(ROWS, (key,))]
                 self.know_ages(db, {row[3] for row in rows})
         except sqlite3.DatabaseError:
-            self._damaged = True
+            self.failed()
             raise
         make = Row._make
         for row in rows:
