@@ -4,7 +4,9 @@
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := config/demo/ownerd.toml
-INSTALL = $(BIN)/python -m pip install --quiet --require-hashes
+# A lock names all there is to install, so nothing is left to resolve; pip would, and would look beyond the lock for what a
+# package asks for with an extra.
+INSTALL = $(BIN)/python -m pip install --quiet --require-hashes --no-deps
 # Without isolation, since that would fetch what it builds with, unchecked.
 INSTALL_OWNERD = $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 # The connectors of a release.
