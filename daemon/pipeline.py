@@ -26,8 +26,9 @@ from daemon.fingerprint import Known
 from daemon.guard import Implausible, Limits, OwnerChange, judge_owners, judge_scopes
 from daemon.held import Examples, HeldSnapshots, told
 from daemon.spool import bring_up_to_date, complete
-from daemon.store import claims, directory, findings, merge, pending, publish, room, sources, turning
+from daemon.store import claims, copying, directory, findings, merge, pending, publish, room, sources, turning
 from daemon.store.claims import Claims
+from daemon.store.copying import Copying
 from daemon.store.directory import SqlDirectories
 from daemon.store.findings import Transition
 from daemon.store.merge import Counts
@@ -94,14 +95,18 @@ class Store:
             for left in self.spool.iterdir():
                 left.unlink()
             self.held.prepare()
-            self._db = open_writer(self.path)
+            self._open()
         except OSError as error:
             self._lock.close()
             raise DatabaseUnusable(state_directory, error.strerror or str(error)) from error
         except BaseException:
             self._lock.close()
             raise
+
+    def _open(self) -> None:
+        self._db = open_writer(self.path)
         self._log = Log(self._db, self.path)
+        self._copy = Copying(self._db, self.path)
         merge.prepare(self._db)
 
     def close(self) -> None:
@@ -114,10 +119,8 @@ class Store:
         before = self.path.stat().st_ino
         self.lost = True
         self._db.close()
-        self._db = open_writer(self.path)
+        self._open()
         self.lost = False
-        self._log = Log(self._db, self.path)
-        merge.prepare(self._db)
         self.configure(settings)
         return self.path.stat().st_ino != before
 
@@ -380,6 +383,7 @@ class Store:
                 merge.clear(self._db)
                 yield
                 merge.clear(self._db)
+                copying.bound(self._db)
                 self._db.execute("COMMIT")
         except BaseException as error:
             with suppress(sqlite3.Error):  # what failed is told, not what came of it
@@ -388,6 +392,7 @@ class Store:
             if isinstance(error, sqlite3.Error | OSError):
                 raise failure(self.path, error) from error
             raise
+        self._copy.tend()
         self._log.tend()
 
 

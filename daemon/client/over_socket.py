@@ -51,11 +51,11 @@ class Owners:
         self._lock = threading.Lock()
 
     @staticmethod
-    def direct(database: str | Path, *, mmap: int = 0, clock: Callable[[], float] | None = None) -> DirectOwners:
+    def direct(database: str | Path, *, copied: bool = True, clock: Callable[[], float] | None = None) -> DirectOwners:
         """Lookups in the file itself, `ownerd.db`: see `daemon.client.direct.DirectOwners`."""
         from daemon.client.direct import DirectOwners
 
-        return DirectOwners(database, mmap=mmap, **({} if clock is None else {"clock": clock}))
+        return DirectOwners(database, copied=copied, **({} if clock is None else {"clock": clock}))
 
     def __enter__(self) -> Self:
         return self

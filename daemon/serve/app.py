@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from daemon.serve.pending import pending
 from daemon.serve.problems import Problem
 from daemon.serve.status import status, unread
 from daemon.serve.tally import Tally
+from daemon.store.checked import checked
 from daemon.store.reader import Reader
 from daemon.text import json_bytes
 
@@ -71,7 +73,7 @@ class Pages:
         self._database = database
         self._clock = clock
         self._threads = threading.local()
-        self.lookup = Lookup(Reader(database, LOOKUP_CACHE), clock)
+        self.lookup = Lookup(Reader(database, LOOKUP_CACHE, checked), clock)
         self._lookups = [self.lookup]
         self.connections: Counter[str] = Counter()
         """How connections fared; the server counts them."""
@@ -83,6 +85,12 @@ class Pages:
         """Let the database go, in every thread."""
         for lookup in self._lookups:
             lookup.reader.close()
+
+    def look(self) -> None:
+        """Look at what there is before anybody asks: the copy of the answers is checked in the meantime."""
+        with suppress(DatabaseUnusable, sqlite3.Error):  # the first request tells
+            self.lookup.reader.begin_turn()
+        self.lookup.reader.end_turn()
 
     def _slow(self) -> Lookup:
         """The lookup of the thread that asks."""

@@ -93,7 +93,7 @@ def batch(body: bytes) -> list[str]:
     except orjson.JSONDecodeError as error:
         raise Problem("bad-request", f"the body is not JSON: {error.msg}") from error
     ids = told.get("resources") if isinstance(told, dict) and told.keys() == {"resources"} else None
-    if not isinstance(ids, list) or not all(isinstance(i, str) and i for i in ids):
+    if not isinstance(ids, list) or not {*map(type, ids)} <= {str} or "" in ids:
         raise Problem("bad-request", 'the body must be {"resources": [ID, …]}, each ID a string')
     if len(ids) > MOST_RESOURCES:
         raise Problem("bad-request", f"at most {MOST_RESOURCES} resources at once, not {len(ids)}")

@@ -14,7 +14,7 @@ from time import monotonic
 from urllib.parse import unquote_to_bytes
 
 from daemon.errors import DatabaseUnusable
-from daemon.serve.lookup import ANY_AGE, Lookup
+from daemon.serve.lookup import Lookup
 from daemon.serve.parameters import LONGEST_BODY, batch
 from daemon.serve.problems import Problem
 
@@ -71,10 +71,10 @@ class Quick:
                 resources = batch(data[many.end() :])
                 if not self._reader.in_turn or monotonic() >= self._until:
                     self._begin()
-                found = self._lookup.answers(resources, ANY_AGE), b""
+                found = self._lookup.quick_answers(resources)
             else:
                 return None
-        except (UnicodeDecodeError, Problem):
+        except (ValueError, Problem):  # no Unicode; or the copy is spoilt, and the database is not
             return None
         except (sqlite3.Error, DatabaseUnusable):
             self.end_turn()  # the error may have ended its transaction
@@ -85,9 +85,8 @@ class Quick:
             lines = b"".join(b"%s: %s\r\n" % header for header in headers)
             self._start = b"HTTP/1.1 200 OK\r\n" + lines + b"cache-control: no-store\r\ncontent-length: "
             self._headers = headers
-        head, tail = found
-        length = len(head) + len(tail)
-        return b"%s%d\r\ncontent-type: application/json\r\n\r\n%s%s" % (self._start, length, head, tail)
+        start = b"%s%d\r\ncontent-type: application/json\r\n\r\n" % (self._start, sum(map(len, found)))
+        return b"".join((start, *found))
 
     def _begin(self) -> None:
         self.end_turn()  # if the loop was too busy to do it in time

@@ -115,6 +115,7 @@ async def _serve(settings: Settings, listening: socket.socket, tally: Tally | No
     background = [asyncio.create_task(_signs_of_life(pages))]
     if tally is not None:
         background.append(asyncio.create_task(_share(tally)))
+    pages.look()
     log.info("server.ready", socket=listening.getsockname(), database=str(settings.database))
     gc.freeze()  # what is there now stays; it is not to be looked through again
     notify("READY=1")

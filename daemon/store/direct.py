@@ -13,23 +13,27 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from time import monotonic
 
 from daemon.errors import DatabaseUnusable
 from daemon.problems import Source
 from daemon.store import lookups
+from daemon.store.copied import Copied, at_once, never
 from daemon.store.lookups import Age, Ages
 from daemon.store.readonly import ReadOnly
 
 NEEDED = frozenset({"m001_initial", "m002_incremental", "m003_time", "m004_pending"})
 """The migrations that the statements of `daemon.store.lookups` are written for."""
-KNOWN = NEEDED | {"m005_on_call", "m006_suggestions", "m007_fingerprint"}
-"""And those that add an index, or what only the poller reads. Any other may have changed what a row means."""
+KNOWN = NEEDED | {"m005_on_call", "m006_suggestions", "m007_fingerprint", "m008_copy"}
+"""And those that add an index, what only the poller reads, or the copy. Any other may have changed what a row means."""
 MOST = 1000
 """Keys in one statement, and so in one generation: what a request of the socket may ask for."""
 FORBIDDEN = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}
 """What SQLite says where this process may not read: that is for its operator to mend, not to be waited for."""
 _CACHE = 8 * 2**20
 """Bytes of the file to keep in memory, at most."""
+TURN = 0.001
+"""Seconds for which one look at what is published holds for `at_hand`: to look takes longer than to answer."""
 _VERSION = "PRAGMA data_version"
 Found = tuple[str, int, int, int, int, bytes]
 """A `Row`, bare: to name the members of many takes longer than to fetch them."""
@@ -50,11 +54,13 @@ os.register_at_fork(after_in_child=_forked)
 class DirectReader(ReadOnly):
     """A read-only connection that follows what is published, and takes up a database that replaced its own."""
 
-    def __init__(self, path: Path, mmap: int = 0) -> None:
-        super().__init__(path, cache=_CACHE, mmap=mmap)
+    def __init__(self, path: Path, *, copied: bool) -> None:
+        super().__init__(path, cache=_CACHE)
         self._forks = _forks
         self._ages: Ages | None = None
         self._known: dict[int, Age] = {}
+        self._copied = Copied(path, at_once if copied else never)
+        self._follow_at = 0.0
 
     def close(self) -> None:
         """Let the database go; the next call opens it again."""
@@ -62,26 +68,34 @@ class DirectReader(ReadOnly):
             _abandoned.append(self._db)
             self._db = None
         super().close()
+        self._copied.forget()
         self._ages = None
         self._known.clear()
+        self._follow_at = 0.0
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
-    def plain(self, key: str) -> tuple[bytes, Age] | None:
-        """Head and ages of the one row of a resource; None if there is more to be said: ask in a `generation`.
+    def at_hand(self, key: str) -> tuple[bytes, Age] | None:
+        """Head and ages of the one row of a resource, from the copy of the answers; None if that does not tell.
 
-        Two statements without a transaction. The second one's version is that of the row too: it equals the one at
-        which the ages were read, before the row was.
+        They are of what was the last generation within `TURN`. ValueError if the copy is spoilt.
         """
-        db = self._follow()
-        found = db.execute(lookups.ROWS, (key,))
-        version = db.execute(_VERSION).fetchone()[0]  # while the first is open, they share a lock
-        rows = found.fetchall()
-        if version != self._version or len(rows) != 1:
+        if monotonic() >= self._follow_at or self._forks != _forks:
+            with self.generation():
+                self._follow_at = monotonic() + TURN
+        found = self._copied.find(key)
+        if found is None:
             return None
-        row = rows[0]
-        age = self._known.get(row[2])
-        return None if age is None or row[4] else (row[5], age)
+        age = self._known.get(found[0])
+        if age is None:
+            with self.generation():
+                return self.copied(key)
+        return found[1], age
+
+    def copied(self, key: str) -> tuple[bytes, Age] | None:
+        """The same, within a generation, and of that one."""
+        found = self._copied.find(key)
+        return None if found is None else (found[1], self.age(found[0]))
 
     @contextmanager
     def generation(self) -> Iterator[None]:
@@ -93,6 +107,8 @@ class DirectReader(ReadOnly):
             if version != self._version:
                 self._load(db)
                 self._version = version
+            if self._copied.behind(version):
+                self._copied.follow(db, version)
             yield
         finally:
             if db.in_transaction:  # some errors have ended it

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from daemon.answers import answer_tail
 from daemon.problems import Source
+from daemon.store.copied import Copied, Open, never
 from daemon.store.lookups import Age, Ages
 from daemon.store.readonly import ReadOnly
 
@@ -40,8 +41,10 @@ def _aged(age: Age) -> Aged:
 class Follower(ReadOnly):
     """A read-only connection, and what is read with it once a publish: the sources, and their ages."""
 
-    def __init__(self, path: Path, cache: int = 2 * 2**20) -> None:
+    def __init__(self, path: Path, cache: int = 2 * 2**20, opening: Open = never) -> None:
+        """`opening`: how the copy of the answers is opened, which counts within a turn."""
         super().__init__(path, cache=cache)
+        self.copied = Copied(path, opening)
         self.sources: dict[int, Source] = {}
         self._ages: Ages | None = None
         self._aged: dict[int, Aged] = {}
@@ -53,6 +56,7 @@ class Follower(ReadOnly):
     def close(self) -> None:
         """Let the database go, in a turn too."""
         self.in_turn = False
+        self.copied.forget()
         super().close()
 
     @contextmanager
@@ -112,6 +116,8 @@ class Follower(ReadOnly):
         if version != self._version:
             self._load()
             self._version = version
+        if self.in_turn and self.copied.behind(version):
+            self.copied.follow(db, version)
 
     def _load(self) -> None:
         """Read the sources. Ages follow when a row needs them: a large organization has thousands."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from daemon.problems import Source
@@ -70,8 +71,11 @@ class Row(NamedTuple):
     head: bytes
 
 
-class Age(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class Age:
     """When what an answer rests on was read, in seconds since the epoch, and until when it is not stale.
+
+    There are few, and many look them up: each is equal to itself only.
 
     `valid_until`: the next hand-over of a schedule that the answer goes through; past it, the answer is stale.
     """

@@ -12,6 +12,7 @@ import orjson
 
 from daemon.answers import answer_head
 from daemon.rule import Reason
+from daemon.store import copying
 from daemon.store.claims import NO_TAG
 
 KEPT_CHANGES = 1_000_000
@@ -104,6 +105,7 @@ def publish(db: sqlite3.Connection, *, now: float) -> Published:
         db.executemany(
             "INSERT INTO change (at, integration, resource, before_id, after_id) VALUES (?, ?, ?, ?, ?)", changes
         )
+        copying.bound(db)
         done.rendered += len(rows)
         done.changes += len(changes)
     db.execute(

@@ -15,7 +15,7 @@ from daemon.matching import canonical
 from daemon.store.following import Aged, Follower
 from daemon.store.lookups import AGREE, MEMBERS, ROWS, Row
 
-_PLAIN = "SELECT freshness_id, waiting, body FROM answer WHERE key = ?"
+_PLAIN = "SELECT freshness_id, body, waiting FROM answer WHERE key = ?"
 _MANY = (
     "SELECT j.key, a.key, a.source_id, a.freshness_id, a.outcome_id, a.waiting, a.body"
     " FROM json_each(?) j CROSS JOIN answer a ON a.key = j.value"
@@ -46,15 +46,19 @@ class Reader(Follower):
 
     def plain(self, key: str) -> tuple[bytes, Aged] | None:
         """Bytes and ages of the one row of a resource; None if it has none or several, or waits. Within a turn."""
-        found = self.cursor.execute(_PLAIN, (key,)).fetchall()
-        if len(found) != 1 or found[0][1]:
-            return None
-        freshness_id, _, head = found[0]
-        aged = self._aged.get(freshness_id)
-        if aged is None:
-            self.know_ages(self.db, (freshness_id,))
-            aged = self._aged[freshness_id]
-        return head, aged
+        found = self.copied.find(key)
+        if found is None:
+            rows = self.cursor.execute(_PLAIN, (key,)).fetchall()
+            if len(rows) != 1 or rows[0][2]:
+                return None
+            found = rows[0][:2]
+        freshness_id, head = found
+        return head, self._aged.get(freshness_id) or self.aged_in_turn(freshness_id)
+
+    def aged_in_turn(self, freshness_id: int) -> Aged:
+        """The ages of a row. Within its turn."""
+        self.know_ages(self.db, (freshness_id,))
+        return self._aged[freshness_id]
 
     def many(self, keys: Sequence[str]) -> list[list[Row]]:
         """The owner rows of many resources, in the order asked, all of one generation."""

@@ -18,12 +18,11 @@ LOOK = 1.0
 
 
 class ReadOnly:
-    """Opens when there is something to read. `cache`, `mmap`: bytes of the file in memory, at most."""
+    """Opens when there is something to read. `cache`: bytes of the file in memory, at most."""
 
-    def __init__(self, path: Path, *, cache: int, mmap: int = 0) -> None:
+    def __init__(self, path: Path, *, cache: int) -> None:
         self._path = path
         self._cache = cache
-        self._mmap = mmap
         self._db: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
         self._look_at = 0.0
@@ -72,7 +71,6 @@ class ReadOnly:
                 db.execute("PRAGMA query_only = ON")
                 db.execute("PRAGMA cell_size_check = ON")
                 db.execute(f"PRAGMA cache_size = {-self._cache // 1024}")
-                db.execute(f"PRAGMA mmap_size = {self._mmap:d}")
                 db.execute("SELECT 1 FROM source LIMIT 1")
             except BaseException:
                 db.close()

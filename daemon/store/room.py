@@ -22,10 +22,10 @@ def to_publish(db: sqlite3.Connection) -> Iterator[None]:
         with suppress(sqlite3.Error):  # what failed inside is told, not what came of it
             db.execute(f"PRAGMA cache_size = -{IDLE // 1024:d}")
             db.execute("PRAGMA shrink_memory")
-        _give_back()
+        give_back()
 
 
-def _give_back() -> None:
+def give_back() -> None:
     """Let the system have what was freed: glibc keeps it (`malloc_trim(3)`), other C libraries have no such call."""
     with suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -12,6 +12,7 @@ never leave the database.
            ├─ claim_finding ──► finding  drift
            └──► outcome ─► outcome_owner who owns, and why; few, and shared by many rows
     answer                               the table that is served: resource ──► outcome, with the answer's bytes
+    copy, uncopied                       the file that has the same (`daemon.store.copied`), and what changed since
     change                               the feed
 """
 
@@ -81,6 +82,24 @@ def m007_fingerprint(db: Database) -> None:
         db.execute(f"ALTER TABLE source ADD COLUMN {column}")
 
 
+@migrations()
+def m008_copy(db: Database) -> None:
+    """The file that has a copy of the answers, and the keys that have changed since (`daemon.store.copied`)."""
+    for statement in _COPY.split(";;\n"):
+        db.execute(statement)
+
+
+_COPY = """
+CREATE TABLE copy (id INTEGER PRIMARY KEY CHECK (id = 1), file TEXT, rows INTEGER NOT NULL DEFAULT 0) STRICT;;
+INSERT INTO copy (id) VALUES (1);;
+CREATE TABLE uncopied (id INTEGER PRIMARY KEY, key TEXT NOT NULL) STRICT;;
+CREATE TRIGGER answer_inserted AFTER INSERT ON answer WHEN (SELECT file FROM copy) IS NOT NULL
+  BEGIN INSERT INTO uncopied (key) VALUES (new.key); END;;
+CREATE TRIGGER answer_updated AFTER UPDATE ON answer WHEN (SELECT file FROM copy) IS NOT NULL
+  BEGIN INSERT INTO uncopied (key) VALUES (new.key); END;;
+CREATE TRIGGER answer_deleted AFTER DELETE ON answer WHEN (SELECT file FROM copy) IS NOT NULL
+  BEGIN INSERT INTO uncopied (key) VALUES (old.key); END
+"""
 _TIME = """
 ALTER TABLE scope ADD COLUMN holds TEXT NOT NULL DEFAULT '["group","role","schedule","user"]';
 ALTER TABLE source ADD COLUMN rename_grace REAL NOT NULL DEFAULT 0;

@@ -165,33 +165,25 @@ class Lookups:
             )
 
     def _direct(self) -> list[Callable[[Server | None], Row]]:
-        def get(redis: Server | None) -> Row:
-            row = Row("Owners.direct(database).get, one process", "redis-py GET", at_least(10))
-            with Owners.direct(self.world.database) as owners:
-                return self._against(row, "/s", lambda: self._rate(owners.get), redis, self._redis_py_get)
+        def get(copied: bool, bar: Bar | None) -> Callable[[Server | None], Row]:
+            def measured(redis: Server | None) -> Row:
+                row = Row(f"Owners.direct(database).get, one process{_by(copied)}", "redis-py GET", bar)
+                with Owners.direct(self.world.database, copied=copied) as owners:
+                    return self._against(row, "/s", lambda: self._rate(owners.get), redis, self._redis_py_get)
 
-        def mapped(redis: Server | None) -> Row:
-            row = Row("the same, the file mapped into memory", "redis-py GET")
-            with Owners.direct(self.world.database, mmap=1 << 33) as owners:
-                return self._against(row, "/s", lambda: self._rate(owners.get), redis, self._redis_py_get)
+            return measured
 
-        def many(redis: Server | None) -> Row:
-            return many_of(redis, f"Owners.direct(database).get_many of {BATCH}", 0)
+        def many(copied: bool, bar: Bar | None) -> Callable[[Server | None], Row]:
+            def measured(redis: Server | None) -> Row:
+                row = Row(f"Owners.direct(database).get_many of {BATCH}{_by(copied)}", "redis-py GET", bar)
+                with Owners.direct(self.world.database, copied=copied) as owners:
+                    return self._against(
+                        row, "answers/s", lambda: self._rate_of_many(owners.get_many), redis, self._redis_py_get
+                    )
 
-        def many_mapped(redis: Server | None) -> Row:
-            return many_of(redis, f"get_many of {BATCH}, the file mapped into memory", 1 << 33)
+            return measured
 
-        def many_of(redis: Server | None, what: str, mmap: int) -> Row:
-            with Owners.direct(self.world.database, mmap=mmap) as owners:
-                return self._against(
-                    Row(what, "redis-py GET"),
-                    "answers/s",
-                    lambda: self._rate_of_many(owners.get_many),
-                    redis,
-                    self._redis_py_get,
-                )
-
-        return [get, mapped, many, many_mapped]
+        return [get(True, at_least(10)), many(True, at_least(10)), get(False, None), many(False, None)]
 
     def _rate(self, get: Callable[[str], Any]) -> float:
         asked = [rid(n) for n in self.numbers(_SAMPLE)]
@@ -275,6 +267,10 @@ class Lookups:
 def _read(db: sqlite3.Connection, key: str) -> bytes:
     found: tuple[bytes, int] = db.execute(QUERY, (key,)).fetchone()
     return found[0]
+
+
+def _by(copied: bool) -> str:
+    return "" if copied else ", without the copy"
 
 
 def _said(connections: int) -> str:
