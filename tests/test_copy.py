@@ -347,6 +347,26 @@ def test_a_writer_that_dies_before_it_names_the_file(filled: World, monkeypatch:
         assert "g" in follower.look()
 
 
+@pytest.mark.parametrize("how", ["gone", "spoilt"])
+def test_a_writer_that_finds_it_spoilt_makes_another(filled: World, how: str) -> None:
+    """Also where a backup was put back, whose copy is gone since."""
+    before = copy(filled)
+    assert before is not None
+    filled.close()
+    if how == "gone":
+        before.unlink()
+    else:
+        before.write_bytes(before.read_bytes().replace(b"platform", b"intruder"))
+    with capture_logs() as logs:
+        filled.store = type(filled.store)(filled.folder, clock=filled.clock)
+        filled.store.configure(filled.settings)
+    assert [e["event"] for e in logs if e["event"] == "copy.unusable"] == ["copy.unusable"] * (how == "spoilt")
+    assert copy(filled) not in (None, before)
+    assert files(filled) == [copy(filled)]
+    with Follower(filled.store.path) as follower:
+        assert "g" in follower.look()
+
+
 def test_it_is_synced_before_it_is_named(filled: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file, then its folder, then the database: whatever the power takes, a file that is named is whole."""
     order: list[str] = []

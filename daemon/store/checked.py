@@ -41,7 +41,8 @@ def _check(path: Path, nonce: bytes, take: Take) -> None:
             "copy.unusable",
             path=str(path),
             problem=str(error),
-            remedy="look after the disk; until the next copy, lookups read the database, and take longer",
+            remedy="look after the disk; until there is another copy lookups take longer, and the next"
+            " start of `ownerd poll` makes one",
         )
         return
     for _ in file.touch():

@@ -19,7 +19,7 @@ import structlog
 
 from daemon.store import hashfile, room
 from daemon.store.copied import file_of
-from daemon.store.hashfile import NONCE, Row
+from daemon.store.hashfile import NONCE, NotUsable, Row
 
 log = structlog.get_logger()
 
@@ -53,13 +53,18 @@ class Copying:
         self._database = database
         self._clock = clock
         self._not_before = clock()
+        self._checked = False
         self._sweep()
 
     def tend(self) -> None:
         """After a commit: make a copy if there is none, and its time has come. Failures are told, and waited out."""
         try:
-            missing = self._db.execute("SELECT file IS NULL FROM copy").fetchone()[0]
-            if missing and (started := self._clock()) >= self._not_before:
+            (name,) = self._db.execute("SELECT file FROM copy").fetchone()
+            if not self._checked and name is not None and not self._good(name):
+                self._name(None)
+                name = None
+            self._checked = True
+            if name is None and (started := self._clock()) >= self._not_before:
                 self._make()
                 self._not_before = self._clock() + REST * (self._clock() - started)
         except (sqlite3.Error, OSError) as error:
@@ -94,11 +99,28 @@ class Copying:
         finally:
             room.give_back()
         _sync(folder)
+        self._name(name, count)
+        log.debug("copy.made", rows=made, of=count)
+
+    def _good(self, name: str) -> bool:
+        """Whether the copy that another process has left is whole: a backup may have been put back, without it."""
+        path = file_of(self._database, name)
+        try:
+            hashfile.check(path, bytes.fromhex(name))
+        except FileNotFoundError:
+            return False
+        except (OSError, NotUsable) as error:
+            log.warning(
+                "copy.unusable", path=str(path), problem=str(error), remedy="it is made anew; look after the disk"
+            )
+            return False
+        return True
+
+    def _name(self, name: str | None, rows: int = 0) -> None:
         self._db.execute("BEGIN IMMEDIATE")
-        self._db.execute("UPDATE copy SET file = ?, rows = ?", (name, count))
+        self._db.execute("UPDATE copy SET file = ?, rows = ?", (name, rows))
         self._db.execute("DELETE FROM uncopied")
         self._db.execute("COMMIT")
-        log.debug("copy.made", rows=made, of=count)
 
     def _plain(self) -> Iterator[Row]:
         """The rows whose resource has no other, and that do not wait."""

@@ -94,6 +94,12 @@ def ownerd(world: World) -> contextlib.AbstractContextManager[Server]:
     return running(command("serve", "--config", str(world.config)), world.socket, world.folder / "serve.log")
 
 
+def ownerd_workers(world: World, workers: int) -> contextlib.AbstractContextManager[Server]:
+    """The same with several processes on one socket."""
+    config, path = world.with_workers(workers)
+    return running(command("serve", "--config", str(config)), path, world.folder / "workers.log")
+
+
 # --- Redis --------------------------------------------------------------------------------------------------------------
 
 

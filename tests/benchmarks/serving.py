@@ -35,7 +35,8 @@ from tests.benchmarks.world import ARN, World, rid
 
 CONNECTIONS = 32
 BATCH = 100
-_SAMPLE = 5000
+WORKERS = 2
+_SAMPLE = 20_000
 
 Peer = tuple[str, Bar | None, Callable[[World], AbstractContextManager[Server]], Callable[[int], str]]
 _OVER_HTTP: tuple[Peer, ...] = (
@@ -69,7 +70,15 @@ class Lookups:
                 redis, why = stack.enter_context(peers.redis(self.world)), ""
             except Missing as missing:
                 redis, why = None, str(missing)
-            for make in (self._get, self._get_alone, self._many, self._clients, self._many_clients, *self._direct()):
+            for make in (
+                self._get,
+                self._get_alone,
+                self._many,
+                self._many_by_workers,
+                self._clients,
+                self._many_clients,
+                *self._direct(),
+            ):
                 row = make(redis)
                 row.why = row.why or why
                 yield row
@@ -125,27 +134,36 @@ class Lookups:
         return 1e6 * statistics.median(latencies(self.server.socket, asked, is_http))
 
     def _many(self, redis: Server | None) -> Row:
-        row = Row(f"POST /v1/owners of {BATCH}, {_said(CONNECTIONS)}", "Redis MGET (redis-benchmark)", at_least(1))
-        keys = [f"{ARN}__rand_int__"] * BATCH
-        row = self._against(
-            row,
-            "answers/s",
-            lambda: self._spending(self.server, self._post),
-            redis,
-            lambda it: self._spending(it, lambda: BATCH * self._redis_benchmark(it, ["MGET", *keys])),
-        )
+        row = self._against_mget(redis, "", lambda: self._spending(self.server, lambda: self._post(self.server)))
         if redis is not None:
             asked = [resp(b"MGET", *(rid(n).encode() for n in self.numbers(BATCH))) for _ in range(500)]
             pumped = BATCH * Pump(redis.socket, CONNECTIONS, whole_array).run(asked, self.seconds)
             row.more["mget_by_the_generator_of_post"] = pumped
         return row
 
-    def _post(self) -> float:
+    def _many_by_workers(self, redis: Server | None) -> Row:
+        with peers.ownerd_workers(self.world, WORKERS) as servers:
+            return self._against_mget(redis, f", workers = {WORKERS}", lambda: self._post(servers))
+
+    def _against_mget(self, redis: Server | None, more: str, ours: Callable[[], float]) -> Row:
+        row = Row(
+            f"POST /v1/owners of {BATCH}, {_said(CONNECTIONS)}{more}", "Redis MGET (redis-benchmark)", at_least(1)
+        )
+        keys = [f"{ARN}__rand_int__"] * BATCH
+        return self._against(
+            row,
+            "answers/s",
+            ours,
+            redis,
+            lambda it: self._spending(it, lambda: BATCH * self._redis_benchmark(it, ["MGET", *keys])),
+        )
+
+    def _post(self, server: Server) -> float:
         asked = [
             http_post("/v1/owners", orjson.dumps({"resources": [rid(n) for n in self.numbers(BATCH)]}))
             for _ in range(500)
         ]
-        return BATCH * Pump(self.server.socket, CONNECTIONS, whole_http).run(asked, self.seconds)
+        return BATCH * Pump(server.socket, CONNECTIONS, whole_http).run(asked, self.seconds)
 
     def _redis_benchmark(self, redis: Server, words: list[str]) -> float:
         return redis_benchmark(redis.socket, self.world.size.resources, CONNECTIONS, self.seconds, words)
@@ -223,8 +241,9 @@ class Lookups:
             else:
                 mine, others = in_turns(self.repetitions, ours, lambda: theirs(redis))
                 row.ours, row.theirs = Figure(unit, mine), Figure(unit, others)
-                if redis.pid in self._spent:
+                if self._spent.keys() >= {self.server.pid, redis.pid}:
                     row.more = self._processor(redis)
+                self._spent.clear()
         except (Missing, OwnerdError) as missing:
             row.why = str(missing)
         return row

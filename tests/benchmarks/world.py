@@ -134,6 +134,15 @@ class World:
         self._spools = 0
         self._bookmark = 0
 
+    def with_workers(self, workers: int) -> tuple[Path, Path]:
+        """A configuration for several servers on this database, and their socket."""
+        folder, document = self.folder / f"workers-{workers}", self._document()
+        folder.mkdir(exist_ok=True)
+        document["daemon"] |= {"workers": workers, "runtime_directory": str(folder)}
+        config = folder / "ownerd.toml"
+        config.write_text(toml(document))
+        return config, folder / "ownerd.sock"
+
     def _document(self) -> dict[str, Any]:
         fallback = {"directory": CORP, "attribute": "group.name", "values": ["platform"]}
         more = {"connector": "file", "interval": "1h"}
