@@ -6,7 +6,9 @@ import json
 import sqlite3
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+import pytest
 
 from config.settings import Settings, parse_settings
 from connectors.errors import ConnectorError
@@ -14,6 +16,8 @@ from connectors.values import Change, Kind, Members, Principal, Record, Ref, Res
 from daemon.fingerprint import Known
 from daemon.pipeline import Report, Store
 from daemon.spool import SpoolWriter
+from daemon.store import copying
+from daemon.store.copied import Copied, at_once
 
 
 class Clock:
@@ -157,3 +161,56 @@ class World:
 
 def resource(i: str, owner: str | None = None, *, parent: str | None = None, **tags: str) -> Resource:
     return Resource(i, parent=parent, tags={**tags, **({} if owner is None else {"owner": owner})})
+
+
+class CopyReader:
+    """A connection, and what it knows of the copy; each look is of one generation."""
+
+    def __init__(self, path: Path) -> None:
+        self.db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
+        self.copied = Copied(path, at_once)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.copied.forget()
+        self.db.close()
+
+    def begin(self) -> None:
+        self.db.execute("BEGIN")
+        version = self.db.execute("PRAGMA data_version").fetchone()[0]
+        if self.copied.behind(version):
+            self.copied.follow(self.db, version)
+
+    def end(self) -> None:
+        self.db.execute("COMMIT")
+
+    def compare(self, *more: str) -> set[str]:
+        """The keys that the copy tells, each just as the table does; `more`: others to ask for."""
+        rows: dict[str, list[Any]] = {}
+        for key, *row in self.db.execute("SELECT key, waiting, freshness_id, body FROM answer"):
+            rows.setdefault(key, []).append(row)
+        told = set()
+        for key in {*rows, *more}:
+            found = self.copied.find(key)
+            if found is not None:
+                assert rows.get(key) == [[0, *found]], key
+                told.add(key)
+        return told
+
+    def look(self, *more: str) -> set[str]:
+        self.begin()
+        try:
+            return self.compare(*more)
+        finally:
+            self.end()
+
+
+def copied_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the copy be given up after a few changes, and made anew at once."""
+    monkeypatch.setattr(copying, "most_changed", lambda _rows: 3)
+    monkeypatch.setattr(copying, "REST", 0.0)

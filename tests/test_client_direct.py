@@ -77,18 +77,22 @@ class Asked:
         self.world = world
         self.served = Owners(socket)
         self.direct = Owners.direct(world.store.path, clock=world.clock)
+        self.table = Owners.direct(world.store.path, copied=False, clock=world.clock)
 
     def close(self) -> None:
         self.served.close()
         self.direct.close()
+        self.table.close()
 
     def same(self, ids: Sequence[str], **more: Any) -> Any:
-        """What both say of these ids, which must be the same: alone, and in a batch. The batch is given back."""
+        """What all say of these ids, which must be the same: alone, and in a batch. The batch is given back."""
+        everybody: tuple[Lookups, ...] = (self.served, self.direct, self.table)
         if "integration" not in more and "members" not in more:
-            told = [[said(a) for a in owners.get_many(ids, **more)] for owners in (self.served, self.direct)]
-            assert told[0] == told[1]
+            told = [[said(a) for a in owners.get_many(ids, **more)] for owners in everybody]
+            assert told[0] == told[1] == told[2]
         for rid in ids:
-            assert one(self.direct, rid, **more) == one(self.served, rid, **more)
+            by_server, from_copy, from_table = (one(owners, rid, **more) for owners in everybody)
+            assert from_copy == by_server == from_table
         return [one(self.direct, rid, **more) for rid in ids]
 
 

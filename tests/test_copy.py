@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from threading import Thread
-from typing import Any, Self
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -17,9 +17,9 @@ from structlog.testing import capture_logs
 from connectors.values import Kind, Principal, Record, Ref, Shift
 from daemon.client import Owners, UnknownResource
 from daemon.store import checked, copying, hashfile
-from daemon.store.copied import Copied, at_once, file_of
+from daemon.store.copied import file_of
 from daemon.store.copying import most_changed
-from tests.harness import World, configuration, integration, owned_by, resource, team
+from tests.harness import CopyReader, World, configuration, integration, owned_by, resource, team
 from tests.serving import Running, serving
 from tests.unixhttp import call, get
 
@@ -61,56 +61,12 @@ def files(world: World) -> list[Path]:
     return sorted(world.folder.glob("answers-*"))
 
 
-class Follower:
-    """A connection, and what it knows of the copy; each look is of one generation."""
-
-    def __init__(self, path: Path) -> None:
-        self.db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
-        self.copied = Copied(path, at_once)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.copied.forget()
-        self.db.close()
-
-    def begin(self) -> None:
-        self.db.execute("BEGIN")
-        version = self.db.execute("PRAGMA data_version").fetchone()[0]
-        if self.copied.behind(version):
-            self.copied.follow(self.db, version)
-
-    def end(self) -> None:
-        self.db.execute("COMMIT")
-
-    def compare(self, *more: str) -> set[str]:
-        """The keys that the copy tells, each just as the table does; `more`: others to ask for."""
-        rows: dict[str, list[Any]] = {}
-        for key, *row in self.db.execute("SELECT key, waiting, freshness_id, body FROM answer"):
-            rows.setdefault(key, []).append(row)
-        told = set()
-        for key in {*rows, *more}:
-            found = self.copied.find(key)
-            if found is not None:
-                assert rows.get(key) == [[0, *found]], key
-                told.add(key)
-        return told
-
-    def look(self, *more: str) -> set[str]:
-        self.begin()
-        try:
-            return self.compare(*more)
-        finally:
-            self.end()
-
-
 # --- what is in it ------------------------------------------------------------------------------------------------------
 
 
 def test_it_has_the_plain_answers(filled: World) -> None:
     """One file, which has what one integration has; not what two have."""
-    with Follower(filled.store.path) as follower:
+    with CopyReader(filled.store.path) as follower:
         assert follower.look("nope") == {*(f"r{i}" for i in range(20)), "g"}
     (path,) = files(filled)
     assert path == copy(filled)
@@ -120,7 +76,7 @@ def test_it_has_the_plain_answers(filled: World) -> None:
 def test_a_row_that_waits_is_not_in_it(world: World) -> None:
     """Until its directory was read; from then on it is told by the table, and by the next copy."""
     world.run("aws", resource("r1", "team-a"))
-    with Follower(anew(world).store.path) as follower:
+    with CopyReader(anew(world).store.path) as follower:
         assert follower.look() == set()
         world.run("corp", *PEOPLE)
         assert follower.look() == set()
@@ -132,7 +88,7 @@ def test_each_change_takes_its_row_out(filled: World) -> None:
     """Other owners, another name, gone, another integration's: told by the table at once, the rest by the copy."""
     rows = {f"r{i}": resource(f"r{i}", "team-a") for i in range(20)}
     everything = {*rows, "g"}
-    with Follower(filled.store.path) as follower:
+    with CopyReader(filled.store.path) as follower:
         assert follower.look() == everything
 
         filled.run("gcp", resource("both", "team-a"), resource("g", "team-a"), resource("r5", "platform"))
@@ -153,7 +109,7 @@ def test_each_change_takes_its_row_out(filled: World) -> None:
 
 def test_a_change_that_waits_takes_its_row_out(filled: World) -> None:
     """When it begins to, when it is confirmed, and when it is released by time: each is another answer."""
-    with Follower(filled.store.path) as follower:
+    with CopyReader(filled.store.path) as follower:
         steps: list[Callable[[], object]] = [
             lambda: filled.run("aws", *_but(r1="platform"), accept=True),
             lambda: filled.store.confirm("aws", ["r1"]),
@@ -177,7 +133,7 @@ def _but(**owners: str) -> list[Any]:
     return [*(resource(f"r{i}", owners.get(f"r{i}", "team-a")) for i in range(20)), resource("both", "team-a")]
 
 
-def anew_look(world: World, follower: Follower) -> set[str]:
+def anew_look(world: World, follower: CopyReader) -> set[str]:
     anew(world)
     return follower.look()
 
@@ -189,7 +145,7 @@ def test_hand_overs_take_their_rows_out(tmp_path: Path) -> None:
     shifts = [Shift(ref, Ref(Kind.USER, who), now + at, now + at + 3600) for who, at in (("ada", 0.0), ("pia", 3600.0))]
     world.run("corp", *PEOPLE, Principal(Kind.SCHEDULE, "P1", "primary"), *shifts)
     world.run("aws", resource("r", oncall="primary"), resource("other", oncall="nobody"))
-    with Follower(anew(world).store.path) as follower:
+    with CopyReader(anew(world).store.path) as follower:
         assert follower.look() == {"r", "other"}
         before = world.answers()["r"]
         world.clock.now += 3601
@@ -201,7 +157,7 @@ def test_hand_overs_take_their_rows_out(tmp_path: Path) -> None:
 
 def test_configuration_takes_its_rows_out(filled: World) -> None:
     """Other rules, and an integration that is taken out."""
-    with Follower(filled.store.path) as follower:
+    with CopyReader(filled.store.path) as follower:
         filled.configure(configuration(integration("aws", owned_by("team")), integration("gcp")))
         assert follower.look() == {"g"}
         filled.configure(configuration(integration("aws", owned_by("team"))))
@@ -210,7 +166,7 @@ def test_configuration_takes_its_rows_out(filled: World) -> None:
 
 def test_a_held_publish_takes_nothing_out(filled: World) -> None:
     """What is rolled back has changed no key."""
-    with Follower(filled.store.path) as follower:
+    with CopyReader(filled.store.path) as follower:
         before = follower.look()
         report = filled.run("corp", *team("platform", "pia"), *team("other", "ada"))
         assert report.state == "held"
@@ -220,7 +176,7 @@ def test_a_held_publish_takes_nothing_out(filled: World) -> None:
 
 def test_an_edit_by_hand_takes_its_row_out(filled: World) -> None:
     """The table's triggers do it, whoever writes."""
-    with Follower(filled.store.path) as follower, closing(sqlite3.connect(filled.store.path)) as db:
+    with CopyReader(filled.store.path) as follower, closing(sqlite3.connect(filled.store.path)) as db:
         everything = follower.look()
         db.execute("UPDATE answer SET body = x'7b7d' WHERE key = 'r1'")
         db.execute("DELETE FROM answer WHERE key = 'r2'")
@@ -233,7 +189,7 @@ def test_an_edit_by_hand_takes_its_row_out(filled: World) -> None:
 
 def test_a_generation_keeps_its_copy(filled: World) -> None:
     """A reader in the middle of a transaction is told what was, though the writer goes on, and makes another copy."""
-    with Follower(filled.store.path) as old, Follower(filled.store.path) as new:
+    with CopyReader(filled.store.path) as old, CopyReader(filled.store.path) as new:
         old.begin()
         before = old.compare()
         filled.run("aws", *_but(r1="platform", r2=""), resource("more", "team-a"), accept=True)
@@ -281,7 +237,7 @@ def test_it_is_given_up_when_too_much_has_changed(filled: World, monkeypatch: py
     monkeypatch.setattr(copying, "most_changed", lambda rows: 5)
     filled.store._copy._not_before = float("inf")
     first = copy(filled)
-    with Follower(filled.store.path) as follower:
+    with CopyReader(filled.store.path) as follower:
         filled.run("gcp", *(resource(f"g{i}", "team-a") for i in range(5)), resource("g", "platform"), accept=True)
         assert copy(filled) is None or copy(filled) == first
         filled.run("gcp", *(resource(f"g{i}", "platform") for i in range(5)), resource("g", "platform"), accept=True)
@@ -343,7 +299,7 @@ def test_a_writer_that_dies_before_it_names_the_file(filled: World, monkeypatch:
     filled.close()
     filled.store = type(filled.store)(filled.folder, clock=filled.clock)
     assert files(filled) == [named]
-    with Follower(filled.store.path) as follower:
+    with CopyReader(filled.store.path) as follower:
         assert "g" in follower.look()
 
 
@@ -363,7 +319,7 @@ def test_a_writer_that_finds_it_spoilt_makes_another(filled: World, how: str) ->
     assert [e["event"] for e in logs if e["event"] == "copy.unusable"] == ["copy.unusable"] * (how == "spoilt")
     assert copy(filled) not in (None, before)
     assert files(filled) == [copy(filled)]
-    with Follower(filled.store.path) as follower:
+    with CopyReader(filled.store.path) as follower:
         assert "g" in follower.look()
 
 
@@ -393,7 +349,7 @@ def test_a_database_that_has_none_yet(filled: World) -> None:
     with closing(sqlite3.connect(filled.store.path)) as db:
         db.execute("DROP TABLE copy")
         db.commit()
-    with Follower(filled.store.path) as follower:
+    with CopyReader(filled.store.path) as follower:
         assert follower.look() == set()
 
 
@@ -410,7 +366,7 @@ def test_a_copy_that_cannot_be_used(filled: World, how: str) -> None:
         case "another":
             hashfile.write(path.with_suffix(".new"), bytes(hashfile.NONCE), [("g", 1, b"{}")], at_most=1)
             path.with_suffix(".new").replace(path)
-    with Follower(filled.store.path) as follower:
+    with CopyReader(filled.store.path) as follower:
         assert follower.look() == set()
     with closing(Owners.direct(filled.store.path, clock=filled.clock)) as owners:
         assert owners.get("g")["owners"][0]["name"] == "platform"

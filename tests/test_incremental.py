@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from connectors.values import Bookmark, Change, Gone, Kind, Left, Members, Principal, Record, Ref, Resource
-from tests.harness import World, configuration, integration, owned_by
+from tests.harness import CopyReader, World, configuration, copied_often, integration, owned_by
 
 IDS = [f"r{i}" for i in range(6)]
 NAMES = ["team-a", "Team A", "team b", "ops", "OPS", "platform"]
@@ -68,6 +69,7 @@ class Publishing(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.world = World(Path(self.folder.name, "followed"), self.document())
+        self.copy = CopyReader(self.world.store.path)
 
     def document(self) -> dict[str, Any]:
         # A fresh database knows nothing of former names.
@@ -156,8 +158,13 @@ class Publishing(RuleBasedStateMachine):
             assert said(self.world) == said(fresh)
             fresh.close()
 
+    @invariant()
+    def the_copy_says_what_the_table_says(self) -> None:
+        self.copy.look(*IDS)
+
     def teardown(self) -> None:
         if hasattr(self, "world"):
+            self.copy.close()
             self.world.close()
         self.folder.cleanup()
 
@@ -206,6 +213,11 @@ def said(world: World) -> dict[str, Any]:
         "SELECT group_pid, member_pid FROM member WHERE member_pid IN (SELECT pid FROM principal) ORDER BY 1, 2"
     )
     return {"members": inside, "rows": rows, "findings": findings, "rests on": rests_on, "alive": alive}
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    copied_often(monkeypatch)
 
 
 TestPublishing = Publishing.TestCase

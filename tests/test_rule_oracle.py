@@ -20,12 +20,13 @@ from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
 
+import pytest
 from hypothesis import HealthCheck, given, note, seed, settings
 from hypothesis import strategies as st
 
 from connectors.errors import Unreachable
 from connectors.values import Change, Kind, Members, Principal, Ref, Resource, Shift
-from tests.harness import World, configuration
+from tests.harness import CopyReader, World, configuration, copied_often
 from tests.oracle import Answer, Oracle, alike, same_id, values_of
 
 T = TypeVar("T")
@@ -158,6 +159,7 @@ class Play:
         for i in dice.sample(IDS, 4):
             self.tags[i].update([self.tag(dice)])
         self.log: list[str] = []
+        self.copy = CopyReader(self.world.store.path)
         for source in dice.sample(SOURCES, 3):
             self.read(source)
             self.check()
@@ -371,6 +373,7 @@ class Play:
     # --- what must hold -----------------------------------------------------------------------------------------------
 
     def check(self) -> None:
+        self.seen["copied"] += len(self.copy.look(*IDS))
         answers = self.world.answers()
         assert answers.keys() == {r.id for r in self.oracle.resources.values()}
         for i, row in answers.items():
@@ -426,8 +429,12 @@ def plays() -> Generator[Path, None, None]:
             yield path
 
 
-def test_nobody_is_in_force_whom_the_contract_would_not_put_there() -> None:
-    """Whatever is written, in whatever order: each answer is the oracle's. And each kind of answer has been seen."""
+def test_nobody_is_in_force_whom_the_contract_would_not_put_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is written, in whatever order: each answer is the oracle's, from the table and from its copy.
+
+    And each kind of answer has been seen.
+    """
+    copied_often(monkeypatch)
     seen: Counter[str] = Counter()
     folders = plays()
 
@@ -442,6 +449,7 @@ def test_nobody_is_in_force_whom_the_contract_would_not_put_there() -> None:
         finally:
             for line in it.log:
                 note(line)
+            it.copy.close()
             it.world.close()
 
     try:
@@ -452,5 +460,5 @@ def test_nobody_is_in_force_whom_the_contract_would_not_put_there() -> None:
     print(", ".join(f"{what} {number}" for what, number in sorted(seen.items())))
     assert seen["edits"] >= (10_000 if ALL else 1_000)
     reasons = {"tag_missing", "tag_empty", "value_unknown", "value_ambiguous", "principal_inactive", "group_empty", "owner_not_allowed", "directory_never_synced"}  # fmt: skip
-    kinds = {"tag", "inherited", "integration", "pending", "nobody", "several", "held", "failed"}
+    kinds = {"tag", "inherited", "integration", "pending", "nobody", "several", "held", "failed", "copied"}
     assert not [what for what in sorted(reasons | kinds) if seen[what] == 0]
