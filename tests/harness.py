@@ -17,7 +17,7 @@ from daemon.fingerprint import Known
 from daemon.pipeline import Report, Store
 from daemon.spool import SpoolWriter
 from daemon.store import copying
-from daemon.store.copied import Copied, at_once
+from daemon.store.copied import Copied, Open, at_once
 
 
 class Clock:
@@ -166,9 +166,9 @@ def resource(i: str, owner: str | None = None, *, parent: str | None = None, **t
 class CopyReader:
     """A connection, and what it knows of the copy; each look is of one generation."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, opening: Open = at_once) -> None:
         self.db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
-        self.copied = Copied(path, at_once)
+        self.copied = Copied(path, opening)
 
     def __enter__(self) -> Self:
         return self
