@@ -83,7 +83,8 @@ class Lookups:
                 row.why = row.why or why
                 yield row
         yield from self._bare()
-        yield from group_rows(self._alone, self.repetitions)
+        with Owners.direct(self.world.database) as owners:
+            yield from group_rows(self._alone, lambda: self._median(owners.get), self.repetitions)
 
     # --- HTTP peers -------------------------------------------------------------------------------------------------
 
@@ -209,6 +210,14 @@ class Lookups:
         for one in asked:
             get(one)
         return len(asked) / (time.perf_counter() - started)
+
+    def _median(self, get: Callable[[str], Any]) -> float:
+        found, clock = [], time.perf_counter
+        for one in [rid(n) for n in self.numbers(_SAMPLE)]:
+            started = clock()
+            get(one)
+            found.append(clock() - started)
+        return 1e6 * statistics.median(found)
 
     def _rate_of_many(self, get: Callable[[list[str]], Any]) -> float:
         asked = [[rid(n) for n in self.numbers(BATCH)] for _ in range(max(1, _SAMPLE // BATCH))]
