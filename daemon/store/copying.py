@@ -95,12 +95,11 @@ class Copying:
             )
         name = secrets.token_hex(NONCE)
         try:
-            made = hashfile.write(file_of(self._database, name), bytes.fromhex(name), self._plain(), at_most=count)
+            hashfile.write(file_of(self._database, name), bytes.fromhex(name), self._plain(), at_most=count)
         finally:
             room.give_back()
         _sync(folder)
         self._name(name, count)
-        log.debug("copy.made", rows=made, of=count)
 
     def _good(self, name: str) -> bool:
         """Whether the copy that another process has left is whole: a backup may have been put back, without it."""

@@ -17,7 +17,7 @@ from daemon.serve.lookup import ANY_AGE, Lookup
 from daemon.store.reader import Reader
 from daemon.store.writer import open_writer
 from tests.crash import vfs
-from tests.harness import Clock, World, configuration, integration, resource, team
+from tests.harness import Clock, CopyReader, World, configuration, integration, resource, team
 
 ROWS = 500
 HOLD = 1800.0
@@ -110,9 +110,14 @@ def lay(base: Path, folder: Path) -> Path:
     return folder
 
 
+_OF_THE_COPY = {"copy", "uncopied"}
+"""What a file's random name is in, and what goes with it: `told_by_reader` asks the copy itself."""
+
+
 def dump(db: sqlite3.Connection) -> Image:
-    """Every row of every table."""
-    tables = [name for (name,) in db.execute("SELECT name FROM main.sqlite_schema WHERE type = 'table' ORDER BY name")]
+    """Every row of every table, but for those of the copy."""
+    names = [name for (name,) in db.execute("SELECT name FROM main.sqlite_schema WHERE type = 'table' ORDER BY name")]
+    tables = [name for name in names if name not in _OF_THE_COPY]
     return {table: sorted(db.execute(f'SELECT * FROM main."{table}"').fetchall(), key=repr) for table in tables}
 
 
@@ -182,8 +187,13 @@ def reading(path: Path) -> Iterator[Reader]:
 
 
 def told_by_reader(path: Path, keys: Iterable[str]) -> dict[str, bytes]:
-    """What the server answers for each of these resources that it knows, but for the ages."""
+    """What the server answers for each of these resources that it knows, but for the ages.
+
+    Fails if the copy of the answers says anything else than the table.
+    """
     asked = sorted(keys)
+    with CopyReader(path) as copy:
+        copy.look(*asked)
     with reading(path) as reader:
         told = orjson.loads(Lookup(reader, Clock()).answers(asked, ANY_AGE))["answers"]
     found = {}
