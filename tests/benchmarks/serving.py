@@ -144,6 +144,7 @@ class Lookups:
 
     def _many_by_workers(self, redis: Server | None) -> Row:
         with peers.ownerd_workers(self.world, WORKERS) as servers:
+            self._post(servers)  # so that each has checked its copy of the answers
             return self._against_mget(redis, f", workers = {WORKERS}", lambda: self._post(servers))
 
     def _against_mget(self, redis: Server | None, more: str, ours: Callable[[], float]) -> Row:
