@@ -386,6 +386,23 @@ def test_a_database_that_has_none_yet(filled: World) -> None:
         assert follower.look() == set()
 
 
+@pytest.mark.parametrize("name", ["", "../../../../../../../etc/passwd00", "F" * 32, "zz" * 16, "0" * 31, "0" * 33])
+def test_a_name_that_is_none(filled: World, name: str) -> None:
+    """The table that names the copy holds anything else: nothing is opened, and the writer makes another."""
+    with closing(sqlite3.connect(filled.store.path)) as db:
+        db.execute("UPDATE copy SET file = ?", (name,))
+        db.commit()
+    with CopyReader(filled.store.path) as reader:
+        assert reader.look() == set()
+    with closing(Owners.direct(filled.store.path, clock=filled.clock)) as owners:
+        assert owners.get("g")["owners"][0]["name"] == "platform"
+    filled.store._copy._not_before = 0.0
+    filled.run("gcp", resource("both", "team-a"), resource("g", "platform"))
+    assert files(filled) == [copy(filled)]
+    with CopyReader(filled.store.path) as reader:
+        assert "g" in reader.look()
+
+
 @pytest.mark.parametrize("how", ["gone", "cut", "another"])
 def test_a_copy_that_cannot_be_used(filled: World, how: str) -> None:
     """The table tells all."""

@@ -66,7 +66,18 @@ def test_the_server_may_do_what_workers_need() -> None:
         for name in line.removeprefix("~").split():
             calls = _calls(name)
             allowed = allowed - calls if line.startswith("~") else allowed | calls
-    assert {"memfd_create", "ftruncate", "mmap", "madvise", "socket", "bind", "kill", "execve", "prctl", "wait4"} <= allowed
+    assert {
+        "memfd_create",
+        "ftruncate",
+        "mmap",
+        "madvise",
+        "socket",
+        "bind",
+        "kill",
+        "execve",
+        "prctl",
+        "wait4",
+    } <= allowed
     assert "setrlimit" not in allowed, "the filter is read as systemd reads it"
     assert "AF_UNIX" in settings["RestrictAddressFamilies"].split()
     assert settings["PrivateTmp"] == "yes"

@@ -23,7 +23,8 @@ Open = Callable[[Path, bytes, Take], None]
 """Opens a file, and hands it over: at once, or later from another thread; or never, if it cannot be used."""
 
 _THERE = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'copy')"
-_NAMED = "SELECT file FROM copy"
+NAMED = "SELECT file FROM copy WHERE length(file) = 32 AND file NOT GLOB '*[^0-9a-f]*'"
+"""The name of the copy; no row while there is none, nor for what is no name: the table may be damaged."""
 _CHANGED = "SELECT id, key FROM uncopied WHERE id > ? ORDER BY id"
 
 
@@ -72,7 +73,7 @@ class Copied:
     def follow(self, db: sqlite3.Connection, version: int) -> None:
         """Take up what the database says of its copy, in the generation that `db` is in; `version`: its number."""
         self.find = _nothing
-        named = db.execute(_NAMED).fetchone() if db.execute(_THERE).fetchone()[0] else None
+        named = db.execute(NAMED).fetchone() if db.execute(_THERE).fetchone()[0] else None
         name = named[0] if named else None
         if name != self._name:
             self.forget()

@@ -18,7 +18,7 @@ from pathlib import Path
 import structlog
 
 from daemon.store import hashfile, room
-from daemon.store.copied import file_of
+from daemon.store.copied import NAMED, file_of
 from daemon.store.hashfile import NONCE, NotUsable, Row
 
 log = structlog.get_logger()
@@ -59,7 +59,7 @@ class Copying:
     def tend(self) -> None:
         """After a commit: make a copy if there is none, and its time has come. Failures are told, and waited out."""
         try:
-            (name,) = self._db.execute("SELECT file FROM copy").fetchone()
+            name = self._named()
             if not self._checked and name is not None and not self._good(name):
                 self._name(None)
                 name = None
@@ -115,6 +115,10 @@ class Copying:
             return False
         return True
 
+    def _named(self) -> str | None:
+        found = self._db.execute(NAMED).fetchone()
+        return found[0] if found else None
+
     def _name(self, name: str | None, rows: int = 0) -> None:
         self._db.execute("BEGIN IMMEDIATE")
         self._db.execute("UPDATE copy SET file = ?, rows = ?", (name, rows))
@@ -138,7 +142,7 @@ class Copying:
     def _sweep(self) -> None:
         """Delete the files that no database names. Who has one open keeps it until it is closed."""
         with suppress(sqlite3.Error, OSError):
-            (name,) = self._db.execute("SELECT file FROM copy").fetchone()
+            name = self._named()
             kept = None if name is None else file_of(self._database, name)
             for path in self._database.parent.glob("answers-*.copy"):
                 if path != kept:
