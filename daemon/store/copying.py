@@ -32,8 +32,12 @@ _RETRY = 60.0
 
 
 def most_changed(rows: int) -> int:
-    """How many keys may have changed before a copy of so many rows no longer counts: servers keep them in memory."""
-    return min(max(1000, rows // 50), 20_000)
+    """How many keys may have changed before a copy of so many rows no longer counts.
+
+    A fiftieth; more of few rows, for which another copy would cost more than it gains; and no more than servers can
+    keep in a few megabytes.
+    """
+    return min(max(100, min(rows, 1000), rows // 50), 20_000)
 
 
 def bound(db: sqlite3.Connection) -> None:
