@@ -392,8 +392,8 @@ class Store:
             if isinstance(error, sqlite3.Error | OSError):
                 raise failure(self.path, error) from error
             raise
-        self._log.tend()
         self._copy.tend()
+        self._log.tend()  # last: naming a copy is a commit too
 
 
 _CUT_SHORT = {"code": "cut_short", "message": "the child process ended before its run was complete", "remedy": ""}
